@@ -1,0 +1,537 @@
+package rootfs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestOverlay(t *testing.T) {
+	requireRoot(t)
+	for _, fs := range []string{"tmpfs", "temporary directory"} {
+		for _, mapped := range []bool{false, true} {
+			for _, n := range []int{1, 2, 50, 120} {
+				t.Run(fmt.Sprintf("%s/mapped=%v/%d", fs, mapped, n), func(t *testing.T) {
+					dir := t.TempDir()
+					if fs == "tmpfs" {
+						dir = tmpfs(t)
+					}
+					testOverlay(t, newSnapshot(t, dir, n), n, mapped)
+				})
+			}
+		}
+	}
+}
+
+func testOverlay(t *testing.T, s *snapshot, n int, mapped bool) {
+	if n > 1 { // the topmost layer deletes a file and replaces a directory
+		must(t, unix.Mknod(filepath.Join(s.lowers[0], "deleted"), unix.S_IFCHR, 0))
+		must(t, os.Mkdir(filepath.Join(s.lowers[0], "dir"), 0o755))
+		must(t, unix.Setxattr(filepath.Join(s.lowers[0], "dir"), "trusted.overlay.opaque", []byte("y"), 0))
+	}
+	var base uint32
+	m := s.mount()
+	if mapped {
+		base, m = testRoot, s.idmapped(t)
+	}
+	cache := &UserNSCache{}
+	t.Cleanup(func() { must(t, cache.Close()) })
+	if mapped { // so that the cache's own descriptor is not a leak
+		ids, err := ParseIDMap(testMap, testMap)
+		must(t, err)
+		f, err := cache.Get(t.Context(), ids)
+		must(t, err)
+		must(t, f.Close())
+	}
+	unchanged(t)
+	tree := assemble(t, Options{Cache: cache}, m)
+	if got := tree.Stats(); got.Layers != n || got.Mounts != 1 || got.Attached != 0 || mapped != (got.Clones == 1) {
+		t.Errorf("stats %+v", got)
+	}
+	inside(t, tree, func(root string) error {
+		top, err := os.ReadFile(filepath.Join(root, "top"))
+		if err != nil || string(top) != strconv.Itoa(n) {
+			t.Errorf("top is %q (%v), want %d", top, err, n)
+		}
+		for i := 1; i <= n; i++ {
+			if uid, err := owner(filepath.Join(root, "layer"+strconv.Itoa(i))); err != nil || uid != base+33 {
+				t.Errorf("layer%d belongs to %d (%v), want %d", i, uid, err, base+33)
+			}
+		}
+		wantNobody := uint32(70000)
+		if mapped {
+			wantNobody = 65534
+		}
+		if uid, err := owner(filepath.Join(root, "nobody")); err != nil || uid != wantNobody {
+			t.Errorf("unmapped owner %d (%v), want %d", uid, err, wantNobody)
+		}
+		for _, gone := range []string{"deleted", "dir/hidden"} {
+			if _, err := os.Lstat(filepath.Join(root, gone)); (n > 1) != errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s: %v", gone, err)
+			}
+		}
+		return os.WriteFile(filepath.Join(root, "layer1"), []byte("copied up"), 0)
+	})
+	if uid, err := owner(filepath.Join(s.upper, "layer1")); err != nil || uid != base+33 {
+		t.Errorf("copied up file belongs to %d on disk (%v), want %d", uid, err, base+33)
+	}
+	if b, err := os.ReadFile(filepath.Join(s.lowers[n-1], "layer1")); err != nil || len(b) != 0 {
+		t.Errorf("lower file is %q now (%v)", b, err)
+	}
+}
+
+// Without setuid and devices the flags of the clone would change what a
+// container sees.
+func TestOverlaySetuidAndDevices(t *testing.T) {
+	requireRoot(t)
+	id, err := exec.LookPath("id")
+	must(t, err)
+	program, err := os.ReadFile(id)
+	must(t, err)
+	for _, extra := range []string{"", "nosuid"} {
+		s := newSnapshot(t, tmpfs(t), 3)
+		write(t, filepath.Join(s.lowers[2], "id"), string(program), 0, 0o755|os.ModeSetuid)
+		must(t, unix.Mknod(filepath.Join(s.lowers[2], "null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
+		tree := assemble(t, Options{}, s.idmapped(t, strings.Fields(extra)...))
+		inside(t, tree, func(root string) error {
+			must(t, os.Chmod(filepath.Dir(root), 0o755))
+			must(t, os.Chmod(filepath.Dir(filepath.Dir(root)), 0o755))
+			// Not exec.Cmd: it may fork from another thread, elsewhere.
+			pipe := make([]int, 2)
+			if err := unix.Pipe2(pipe, unix.O_CLOEXEC); err != nil {
+				return err
+			}
+			pid, err := syscall.ForkExec(filepath.Join(root, "id"), []string{"id", "-u"}, &syscall.ProcAttr{
+				Files: []uintptr{0, uintptr(pipe[1]), 2},
+				Sys:   &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: testRoot + 1000, Gid: testRoot + 1000}},
+			})
+			unix.Close(pipe[1])
+			out := make([]byte, 32)
+			n, _ := unix.Read(pipe[0], out)
+			unix.Close(pipe[0])
+			if err != nil {
+				return err
+			}
+			var status unix.WaitStatus
+			if _, err := unix.Wait4(pid, &status, 0, nil); err != nil {
+				return err
+			}
+			want := strconv.Itoa(testRoot)
+			if extra == "nosuid" {
+				want = strconv.Itoa(testRoot + 1000)
+			}
+			if got := string(bytes.TrimSpace(out[:max(n, 0)])); got != want {
+				t.Errorf("%q: setuid program runs as %q, want %s", extra, got, want)
+			}
+			fd, err := unix.Open(filepath.Join(root, "null"), unix.O_WRONLY, 0)
+			if err != nil {
+				return fmt.Errorf("device of a lower layer: %w", err)
+			}
+			return unix.Close(fd)
+		})
+	}
+}
+
+// A layer that is a mount point shows, through a clone of the directory above
+// it, the empty directory underneath.
+func TestOverlayLayersOnOtherMounts(t *testing.T) {
+	requireRoot(t)
+	for _, mapped := range []bool{false, true} {
+		a, b := tmpfs(t), tmpfs(t)
+		s := newSnapshot(t, a, 3)
+		must(t, unix.Mount("tmpfs", s.lowers[1], "tmpfs", 0, "mode=0755"))
+		write(t, filepath.Join(s.lowers[1], "over"), "mounted", 7, 0o644)
+		far := filepath.Join(b, "far")
+		must(t, os.Mkdir(far, 0o755))
+		write(t, filepath.Join(far, "far"), "away", 8, 0o644)
+		s.lowers = append(s.lowers, far)
+		m, base := s.mount(), uint32(0)
+		if mapped {
+			m, base = s.idmapped(t), testRoot
+		}
+		inside(t, assemble(t, Options{}, m), func(root string) error {
+			for name, uid := range map[string]uint32{"over": 7, "far": 8, "layer1": 33} {
+				if got, err := owner(filepath.Join(root, name)); err != nil || got != base+uid {
+					t.Errorf("mapped=%v: %s belongs to %d (%v), want %d", mapped, name, got, err, base+uid)
+				}
+			}
+			return nil
+		})
+		must(t, unix.Unmount(s.lowers[1], 0))
+	}
+}
+
+// Layers that share nothing but / must not make it clone /.
+func TestOverlayLayersWithoutCommonParent(t *testing.T) {
+	requireRoot(t)
+	const elsewhere = "/mnt"
+	if err := unix.Mount("tmpfs", elsewhere, "tmpfs", 0, "mode=0755"); err != nil {
+		t.Skipf("no second place for a layer: %v", err)
+	}
+	defer func() { must(t, unix.Unmount(elsewhere, unix.MNT_DETACH)) }()
+	must(t, os.Mkdir(elsewhere+"/far", 0o755))
+	write(t, elsewhere+"/far/far", "", 8, 0o644)
+	for _, mapped := range []bool{false, true} {
+		s := newSnapshot(t, tmpfs(t), 2)
+		s.lowers = append(s.lowers, elsewhere+"/far")
+		m, base, clones := s.mount(), uint32(0), 0
+		if mapped {
+			m, base, clones = s.idmapped(t), testRoot, 3
+		}
+		tree := assemble(t, Options{}, m)
+		if got := tree.Stats(); got.Clones != clones || got.Layers != 3 {
+			t.Errorf("stats %+v", got)
+		}
+		inside(t, tree, func(root string) error {
+			for name, uid := range map[string]uint32{"far": 8, "layer1": 33} {
+				if got, err := owner(filepath.Join(root, name)); err != nil || got != base+uid {
+					t.Errorf("mapped=%v: %s belongs to %d (%v), want %d", mapped, name, got, err, base+uid)
+				}
+			}
+			return nil
+		})
+	}
+}
+
+// Names in a data-only layer do not show.
+func TestOverlayDataOnlyLayer(t *testing.T) {
+	requireRoot(t)
+	s := newSnapshot(t, tmpfs(t), 2)
+	m := s.mount("metacopy=on")
+	m.Options[2] = "lowerdir=" + s.lowers[0] + "::" + s.lowers[1]
+	inside(t, assemble(t, Options{}, m), func(root string) error {
+		if _, err := os.Stat(filepath.Join(root, "layer1")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a data-only layer's file: %v", err)
+		}
+		_, err := os.Stat(filepath.Join(root, "layer2"))
+		return err
+	})
+}
+
+func TestOverlayNamesAndOptions(t *testing.T) {
+	requireRoot(t)
+	unchanged(t)
+	dir := filepath.Join(tmpfs(t), `a:b\c,d "e`+strings.Repeat("long", 40), strings.Repeat("x", 200))
+	s := newSnapshot(t, dir, 2)
+	escape := strings.NewReplacer(`\`, `\\`, ":", `\:`, ",", `\,`).Replace
+	for i := range s.lowers {
+		s.lowers[i] = strings.ReplaceAll(escape(s.lowers[i]), `"`, `\"`)
+	}
+	upper := s.upper
+	s.upper, s.work = strings.ReplaceAll(escape(s.upper), `"`, `\"`), strings.ReplaceAll(escape(s.work), `"`, `\"`)
+	inside(t, assemble(t, Options{}, s.mount("index=off", "xino=off", "volatile", "noatime,nosuid", "nodev")), func(root string) error {
+		var st unix.Statfs_t
+		must(t, unix.Statfs(root, &st))
+		const want = unix.ST_NOSUID | unix.ST_NODEV | unix.ST_NOATIME
+		if st.Flags&want != want {
+			t.Errorf("mount flags %x", st.Flags)
+		}
+		return os.WriteFile(filepath.Join(root, "new"), nil, 0o600)
+	})
+	if _, err := os.Stat(filepath.Join(upper, "new")); err != nil {
+		t.Error(err)
+	}
+	_, err := Assemble(t.Context(), []Mount{s.mount("volatile", "index=off")}, Options{})
+	if err == nil || !strings.Contains(err.Error(), "volatile") || errors.Is(err, ErrUnsupported) {
+		t.Errorf("second volatile mount: %v", err)
+	}
+}
+
+func TestReadOnlyView(t *testing.T) {
+	requireRoot(t)
+	s := newSnapshot(t, tmpfs(t), 3)
+	view := Mount{Type: "overlay", Source: "overlay", Options: []string{"lowerdir=" + strings.Join(s.lowers, ":")}}
+	for name, m := range map[string]Mount{
+		"overlay without upper": view,
+		"overlay ro":            s.mount("ro"),
+		"bind ro":               {Type: "bind", Source: s.lowers[2], Options: []string{"rbind", "ro"}},
+	} {
+		inside(t, assemble(t, Options{}, m), func(root string) error {
+			if err := os.WriteFile(filepath.Join(root, "new"), nil, 0o600); !errors.Is(err, unix.EROFS) {
+				t.Errorf("%s: write: %v", name, err)
+			}
+			_, err := os.Stat(filepath.Join(root, "nobody"))
+			return err
+		})
+	}
+}
+
+func TestBind(t *testing.T) {
+	requireRoot(t)
+	dir := tmpfs(t)
+	sub := filepath.Join(dir, "sub")
+	must(t, os.Mkdir(sub, 0o755))
+	must(t, unix.Mount("tmpfs", sub, "tmpfs", 0, "mode=0755"))
+	write(t, filepath.Join(sub, "f"), "", 5, 0o644)
+	t.Cleanup(func() { must(t, unix.Unmount(sub, 0)) })
+	for _, c := range []struct {
+		options           []string
+		seesSub, writable bool
+		uid               uint32
+	}{
+		{[]string{"bind"}, false, true, 0},
+		{[]string{"rbind", "rw", `context="a:b:c1,c2"`}, true, true, 5},
+		{[]string{"rbind", "ro"}, true, false, 5},
+		{[]string{"rbind", "ro", "uidmap=" + testMap, "gidmap=" + testMap}, true, false, testRoot + 5},
+	} {
+		t.Run(strings.Join(c.options, ","), func(t *testing.T) {
+			unchanged(t)
+			inside(t, assemble(t, Options{}, Mount{Type: "bind", Source: dir, Options: c.options}), func(root string) error {
+				uid, err := owner(filepath.Join(root, "sub/f"))
+				if c.seesSub != (err == nil) || c.seesSub && uid != c.uid {
+					t.Errorf("sub/f belongs to %d: %v", uid, err)
+				}
+				err = os.Mkdir(filepath.Join(root, "new"), 0o700)
+				if c.writable != (err == nil) {
+					t.Errorf("mkdir: %v", err)
+				}
+				if err == nil {
+					return os.Remove(filepath.Join(root, "new"))
+				}
+				return nil
+			})
+		})
+	}
+}
+
+func TestFilesystems(t *testing.T) {
+	requireRoot(t)
+	dir := t.TempDir()
+	image := filepath.Join(dir, "image")
+	must(t, os.WriteFile(image, nil, 0o600))
+	must(t, os.Truncate(image, 8<<20))
+	if out, err := exec.Command("mkfs.ext4", "-q", "-E", "root_owner=3:3", image).CombinedOutput(); err != nil {
+		t.Skipf("no ext4 image: %v %s", err, out)
+	}
+	content, err := os.ReadFile(image)
+	must(t, err)
+	unchanged(t)
+	maps := []string{"uidmap=" + testMap, "gidmap=" + testMap}
+	for name, c := range map[string]struct {
+		m   Mount
+		uid uint32
+	}{
+		"tmpfs":        {Mount{Type: "tmpfs", Source: "tmpfs", Options: []string{"size=64k,mode=711", "nosuid"}}, 0},
+		"tmpfs mapped": {Mount{Type: "tmpfs", Source: "tmpfs", Options: maps}, testRoot},
+		"loop":         {Mount{Type: "ext4", Source: image, Options: []string{"loop"}}, 3},
+		"loop ro":      {Mount{Type: "ext4", Source: image, Options: []string{"loop", "ro", "direct-io"}}, 3},
+		"loop mapped":  {Mount{Type: "ext4", Source: image, Options: append(maps, "loop")}, testRoot + 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if c.m.Source == image {
+				// The kernel may still be unmounting the last one.
+				c.m.Source = filepath.Join(t.TempDir(), "image")
+				must(t, os.WriteFile(c.m.Source, content, 0o600))
+			}
+			inside(t, assemble(t, Options{}, c.m), func(root string) error {
+				if uid, err := owner(root); err != nil || uid != c.uid {
+					t.Errorf("root belongs to %d (%v), want %d", uid, err, c.uid)
+				}
+				return nil
+			})
+		})
+	}
+	for range 100 { // the namespaces that "inside" used may still be ending
+		if len(loopDevices(t, os.TempDir()+"/"+t.Name())) == 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("loop devices left: %v", loopDevices(t, os.TempDir()+"/"+t.Name()))
+}
+
+// loopDevices gives the files behind loop devices that begin with prefix.
+func loopDevices(t *testing.T, prefix string) (found []string) {
+	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	must(t, err)
+	for _, f := range files {
+		if b, _ := os.ReadFile(f); strings.HasPrefix(string(b), prefix) {
+			found = append(found, string(b))
+		}
+	}
+	return found
+}
+
+// What is cloned for overlayfs must be harmless even if it were reachable.
+func TestClone(t *testing.T) {
+	requireRoot(t)
+	unchanged(t)
+	ns, err := newUserNS(mapping(t, testMap, testMap))
+	must(t, err)
+	l := &layers{assembly: &assembly{ctx: t.Context()}, userNS: ns}
+	defer l.release()
+	dir, err := l.openDir(unix.AT_FDCWD, tmpfs(t), 0)
+	must(t, err)
+	defer l.close(dir)
+	clone, err := l.clone(dir)
+	must(t, err)
+	var st unix.Statfs_t
+	must(t, unix.Fstatfs(clone, &st))
+	const want = unix.ST_RDONLY | unix.ST_NOSUID | unix.ST_NODEV
+	if st.Flags&want != want {
+		t.Errorf("flags %#x", st.Flags)
+	}
+	fs, err := l.fsopen("tmpfs")
+	must(t, err)
+	defer l.close(fs)
+	must(t, l.create(fs))
+	mount, err := l.fsmount(fs, 0)
+	must(t, err)
+	defer l.close(mount)
+	memfd, err := sealedFile("test", "content")
+	must(t, err)
+	defer memfd.Close()
+	copied, err := duplicate(ns)
+	must(t, err)
+	defer copied.Close()
+	for name, fd := range map[string]int{
+		"directory": dir, "clone": clone, "context": fs, "mount": mount,
+		"memfd": int(memfd.Fd()), "namespace": int(ns.Fd()), "its copy": int(copied.Fd()),
+	} {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+			t.Errorf("%s is inherited by every program: %v", name, err)
+		}
+	}
+}
+
+func TestMountsBelowTheRoot(t *testing.T) {
+	requireRoot(t)
+	unchanged(t)
+	s := newSnapshot(t, tmpfs(t), 2)
+	for _, d := range []string{"data", "data2"} {
+		must(t, os.Mkdir(filepath.Join(s.lowers[0], d), 0o755))
+	}
+	// A link that leads out of the root, if not resolved within it.
+	must(t, os.Symlink("../../../../data2", filepath.Join(s.lowers[0], "link")))
+	tree := assemble(t, Options{}, s.mount(),
+		Mount{Type: "tmpfs", Source: "tmpfs", Target: "/data", Options: []string{"mode=0700"}},
+		Mount{Type: "tmpfs", Source: "tmpfs", Target: "link"})
+	inside(t, tree, func(root string) error {
+		for _, d := range []string{"data", "data2"} {
+			var st unix.Statfs_t
+			must(t, unix.Statfs(filepath.Join(root, d), &st))
+			if st.Type != unix.TMPFS_MAGIC {
+				t.Errorf("%s: file system %x", d, st.Type)
+			}
+		}
+		return nil
+	})
+}
+
+func TestBadInput(t *testing.T) {
+	requireRoot(t)
+	s := newSnapshot(t, tmpfs(t), 3)
+	must(t, os.Symlink(s.lowers[0], filepath.Join(s.dir, "link")))
+	must(t, os.Symlink(filepath.Dir(s.lowers[0]), filepath.Join(s.dir, "middle")))
+	many := make([]string, maxLowers+1)
+	for i := range many {
+		many[i] = s.lowers[0]
+	}
+	lower := func(dirs ...string) Mount {
+		return Mount{Type: "overlay", Options: []string{"lowerdir=" + strings.Join(dirs, ":"), "upperdir=" + s.upper, "workdir=" + s.work}}
+	}
+	ids := func(m string) Mount { return s.mount("uidmap="+m, "gidmap=0:1:2") }
+	for name, c := range map[string]struct {
+		mounts []Mount
+		kind   error
+		text   string
+	}{
+		"none":             {nil, ErrInvalid, "no mounts"},
+		"relative":         {[]Mount{lower("a/b", s.lowers[0])}, ErrInvalid, "absolute"},
+		"dotdot":           {[]Mount{lower(s.dir + "/1/../2/fs")}, ErrInvalid, `".."`},
+		"root":             {[]Mount{lower("/")}, ErrInvalid, "root directory"},
+		"too many":         {[]Mount{lower(many...)}, ErrInvalid, "501 lower directories"},
+		"empty lower":      {[]Mount{lower("")}, ErrInvalid, "empty name"},
+		"twice":            {[]Mount{s.mount("upperdir=" + s.upper)}, ErrInvalid, "more than once"},
+		"no work":          {[]Mount{{Type: "overlay", Options: []string{"lowerdir=/a:/b", "upperdir=/c"}}}, ErrInvalid, "one without the other"},
+		"single lower":     {[]Mount{{Type: "overlay", Options: []string{"lowerdir=/a"}}}, ErrInvalid, "bind mount"},
+		"link":             {[]Mount{lower(s.dir+"/link", s.lowers[1])}, nil, "symbolic link"},
+		"link in between":  {[]Mount{lower(s.dir+"/middle/fs", s.lowers[1])}, nil, "symbolic link"},
+		"missing":          {[]Mount{lower(s.dir+"/9/fs", s.lowers[1])}, unix.ENOENT, "/9/fs"},
+		"file":             {[]Mount{lower(s.lowers[0]+"/top", s.lowers[1])}, unix.ENOTDIR, "/top"},
+		"not consumed":     {[]Mount{s.mount("X-containerd.mkdir.path=/x")}, ErrInvalid, "mount manager"},
+		"unknown option":   {[]Mount{s.mount("frobnicate=1")}, unix.EINVAL, "kernel: e overlay: Unknown parameter 'frobnicate'"},
+		"conflict":         {[]Mount{s.mount("userxattr", "metacopy=on")}, ErrInvalid, "userxattr"},
+		"half a map":       {[]Mount{s.mount("uidmap=0:1:2")}, ErrInvalid, "one without the other"},
+		"bad map":          {[]Mount{ids("0:1")}, ErrInvalid, "container:host:size"},
+		"unknown type":     {[]Mount{{Type: "nosuchfs", Source: "x"}}, unix.ENODEV, "nosuchfs"},
+		"untransformed":    {[]Mount{{Type: "format/overlay", Source: "x"}}, unix.ENODEV, "format/overlay"},
+		"fuse":             {[]Mount{{Type: "fuse3.fuse-overlayfs", Source: "x"}}, ErrNeedsPath, "helper"},
+		"relative bind":    {[]Mount{{Type: "bind", Source: "x"}}, ErrInvalid, "absolute"},
+		"missing bind":     {[]Mount{{Type: "bind", Source: "/nonexistent"}}, unix.ENOENT, "/nonexistent"},
+		"second root":      {[]Mount{s.mount(), {Type: "tmpfs"}}, ErrNeedsPath, "second mount"},
+		"first not root":   {[]Mount{{Type: "tmpfs", Target: "/x"}}, ErrNeedsPath, "first mount"},
+		"missing target":   {[]Mount{s.mount(), {Type: "tmpfs", Target: "/x/y"}}, unix.ENOENT, "/x/y"},
+		"NUL":              {[]Mount{{Type: "tmpfs", Options: []string{"a\x00b"}}}, ErrInvalid, "NUL"},
+		"long value":       {[]Mount{{Type: "tmpfs", Options: []string{"size=" + strings.Repeat("0", 256)}}}, ErrUnsupported, "255"},
+		"cannot be mapped": {[]Mount{{Type: "proc", Source: "proc", Options: []string{"uidmap=0:1:2", "gidmap=0:1:2"}}}, unix.EINVAL, "ID mappings"},
+		"missing image":    {[]Mount{{Type: "ext4", Source: "/nonexistent", Options: []string{"loop"}}}, unix.ENOENT, "/nonexistent"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			unchanged(t)
+			tree, err := Assemble(t.Context(), c.mounts, Options{})
+			if err == nil {
+				tree.Close()
+				t.Fatal("accepted")
+			}
+			if c.kind != nil && !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("got %v, want %v and %q", err, c.kind, c.text)
+			}
+			if c.kind != ErrUnsupported && errors.Is(err, ErrUnsupported) {
+				t.Errorf("%v invites a fallback", err)
+			}
+		})
+	}
+}
+
+// overlayfs falls back to read-only when it cannot write its work directory.
+func TestSilentReadOnly(t *testing.T) {
+	requireRoot(t)
+	unchanged(t)
+	s := newSnapshot(t, tmpfs(t), 2)
+	writable := s.dir + "/3"
+	// Root of the host has no ID in this view: it cannot create the directory.
+	view := Mount{Type: "bind", Source: writable, Options: []string{"bind", "uidmap=" + testMap, "gidmap=" + testMap}}
+	must(t, assemble(t, Options{}, view).Attach(writable))
+	defer func() { must(t, Detach(writable)) }()
+	_, err := Assemble(t.Context(), []Mount{s.mount()}, Options{})
+	if err == nil || !strings.Contains(err.Error(), "read-only") || errors.Is(err, ErrUnsupported) {
+		t.Errorf("overlay that cannot use its work directory: %v", err)
+	}
+}
+
+func TestReadOnlyUpper(t *testing.T) {
+	requireRoot(t)
+	unchanged(t)
+	s := newSnapshot(t, tmpfs(t), 2)
+	writable := s.dir + "/3"
+	view := Mount{Type: "bind", Source: writable, Options: []string{"bind", "ro"}}
+	must(t, assemble(t, Options{}, view).Attach(writable))
+	defer func() { must(t, Detach(writable)) }()
+	_, err := Assemble(t.Context(), []Mount{s.mount()}, Options{})
+	if err == nil || !strings.Contains(err.Error(), "is read-only") || errors.Is(err, ErrUnsupported) {
+		t.Errorf("overlay with a read-only upper directory: %v", err)
+	}
+}
+
+func TestCancelled(t *testing.T) {
+	requireRoot(t)
+	unchanged(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	reason := errors.New("task deleted")
+	cancel(reason)
+	if _, err := Assemble(ctx, []Mount{{Type: "tmpfs"}}, Options{}); !errors.Is(err, reason) {
+		t.Errorf("got %v", err)
+	}
+}
