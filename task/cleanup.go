@@ -1,0 +1,41 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/log"
+
+	"containerd-shim-numa-v1/rootfs"
+)
+
+// Remover removes what an engine has left of a container whose shim is gone.
+type Remover interface {
+	// Remove kills what runs of the container and removes its cgroups and
+	// state. It is quick if there is nothing, idempotent, and touches no
+	// other container.
+	Remove(ctx context.Context, root, id, bundle string) error
+}
+
+// Cleanup removes what is left of a container whose shim is gone and tells
+// how its init ended: as the shim has noted it, or killed, now. The pid is 0
+// if the bundle does not tell it.
+//
+// containerd asks for it after every Delete as well, when all is gone.
+func Cleanup(ctx context.Context, e Remover, namespace, id, bundle string) (pid int, exit Exit, err error) {
+	removed := e.Remove(ctx, StateRoot(namespace, bundle), id, bundle)
+	detached := rootfs.Detach(filepath.Join(bundle, rootfsDir))
+	if err := errors.Join(removed, detached); err != nil {
+		return 0, Exit{}, err
+	}
+	pid, exit, ok, err := ReadExit(bundle)
+	if err != nil {
+		log.G(ctx).WithError(err).Warn("the exit status is unknown")
+	}
+	if !ok {
+		pid, exit = InitPid(bundle), Exit{Status: signalStatusBase + uint32(sigKill), At: time.Now()}
+	}
+	return pid, exit, nil
+}

@@ -1,0 +1,185 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"containerd-shim-numa-v1/rootfs"
+)
+
+// The parts of a Delete have budgets of their own, so that output nobody
+// reads does not eat up the time for removing the container.
+const (
+	drainBudget   = 10 * time.Second
+	cleanupBudget = 10 * time.Second
+	// killBudget bounds the wait for an init that was never started.
+	killBudget = 5 * time.Second
+)
+
+// Delete removes a container whose init has exited or was never started, or
+// an exec that has exited or was never started.
+//
+// A second Delete of a container while the first is under way waits for it
+// and has the same answer; so has one that comes after it, for a while.
+func (s *Service) Delete(ctx context.Context, r *taskv3.DeleteRequest) (*taskv3.DeleteResponse, error) {
+	c, err := s.container(r.ID)
+	if err != nil {
+		if how, ok := s.buried(r.ID); ok && r.ExecID == "" {
+			return how, nil
+		}
+		return nil, err
+	}
+	if r.ExecID != "" {
+		return c.deleteExec(r.ExecID)
+	}
+	first, done, err := c.beginDelete()
+	if err != nil {
+		return nil, err
+	}
+	if !first {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if how, ok := s.buried(r.ID); ok {
+			return how, nil
+		}
+		return nil, fmt.Errorf("container %q: the delete that was under way failed; try again", r.ID)
+	}
+	// A client that stops waiting does not leave half a container behind.
+	how, err := s.remove(context.WithoutCancel(ctx), c)
+	c.endDelete(how, err, func() { s.retire(c, how) })
+	return how, err
+}
+
+func (s *Service) buried(id string) (*taskv3.DeleteResponse, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended.find(id)
+}
+
+// beginDelete takes the right to delete c, or the channel that tells when the
+// request that has it is done.
+func (c *Container) beginDelete() (first bool, done chan struct{}, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.deleting != nil {
+		return false, c.deleting, nil
+	}
+	if err := c.init.status.allow("delete", Created, Stopped); err != nil {
+		return false, nil, err
+	}
+	c.deleting = make(chan struct{})
+	return true, c.deleting, nil
+}
+
+// endDelete publishes the deletion if there was no error; otherwise Delete
+// may be tried again. Whoever waited finds the tombstone that bury sets.
+func (c *Container) endDelete(how *taskv3.DeleteResponse, err error, bury func()) {
+	if err == nil {
+		bury()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err == nil:
+		c.init.status.to(Deleted)
+		c.gone(how)
+	case c.init.status == Deleting:
+		c.init.status.to(Stopped)
+	}
+	close(c.deleting)
+	c.deleting = nil
+}
+
+// remove takes everything away that the container consists of.
+func (s *Service) remove(ctx context.Context, c *Container) (*taskv3.DeleteResponse, error) {
+	if err := c.endUnstarted(ctx); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	c.init.status.to(Deleting)
+	io, exit, pid := c.init.stdio, c.init.exit, c.init.pid()
+	c.mu.Unlock()
+
+	drain, cancel := context.WithTimeout(ctx, drainBudget)
+	io.drain(drain)
+	cancel()
+	clean, cancel := context.WithTimeout(ctx, cleanupBudget)
+	defer cancel()
+	if err := c.instance.Delete(clean); err != nil {
+		return nil, fmt.Errorf("OCI runtime delete failed: %w", err)
+	}
+	if c.hostRootfs {
+		if err := rootfs.Detach(filepath.Join(c.bundle, rootfsDir)); err != nil {
+			return nil, fmt.Errorf("failed rootfs umount: %w", err)
+		}
+	}
+	io.close()
+	for _, p := range c.startedExecs() {
+		p.stdio.close()
+	}
+	return &taskv3.DeleteResponse{Pid: pid, ExitStatus: exit.Status, ExitedAt: timestamppb.New(exit.At)}, nil
+}
+
+// endUnstarted kills an init that was created but never started, as runc
+// does, and waits for its exit.
+func (c *Container) endUnstarted(ctx context.Context) error {
+	c.mu.Lock()
+	status := c.init.status
+	c.mu.Unlock()
+	if status != Created {
+		return nil
+	}
+	if err := killError(c.init.child.Signal(sigKill)); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, killBudget)
+	defer cancel()
+	select {
+	case <-c.init.exited:
+		return nil
+	case <-wait.Done():
+		return fmt.Errorf("container %q: init, killed before it was started, has not exited in %s", c.id, killBudget)
+	}
+}
+
+// deleteExec forgets an exec.
+func (c *Container) deleteExec(execID string) (*taskv3.DeleteResponse, error) {
+	c.mu.Lock()
+	p, err := c.process(execID)
+	if err == nil {
+		err = p.status.allow("delete", Created, Stopped)
+	}
+	if err != nil {
+		c.mu.Unlock()
+		return nil, err
+	}
+	before := p.status
+	p.status.to(Deleting)
+	io := p.stdio
+	c.mu.Unlock()
+
+	if io != nil {
+		drain, cancel := context.WithTimeout(context.Background(), drainBudget)
+		io.drain(drain)
+		cancel()
+		io.close()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.status.to(Deleted)
+	delete(c.execs, execID)
+	how := &taskv3.DeleteResponse{Pid: p.pid()}
+	if before == Stopped {
+		how.ExitStatus, how.ExitedAt = p.exit.Status, timestamppb.New(p.exit.At)
+	}
+	return how, nil
+}

@@ -1,0 +1,107 @@
+package task
+
+import (
+	"context"
+	"time"
+
+	"github.com/containerd/containerd/api/events"
+	"github.com/containerd/log"
+)
+
+// execExitBudget bounds how long the exit of a container's init waits for
+// those of its execs. When init of a PID namespace is reaped, the kernel has
+// ended them; without a namespace a process in an uninterruptible sleep may
+// stay, and a late exit event is better than none.
+const execExitBudget = 10 * time.Second
+
+// awaitInit is the one waiter of a container's init.
+func (c *Container) awaitInit(child Child) {
+	exit := child.Wait()
+	c.awaitStart(c.init)
+
+	c.mu.Lock()
+	c.dying = true
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), execExitBudget)
+	defer cancel()
+	if err := c.awaitStarts(ctx); err != nil {
+		c.log().Warn("an exec is still being started while init has exited")
+	}
+	if c.sharesPIDs {
+		if err := c.instance.KillAll(sigKill); err != nil {
+			c.log().WithError(err).Warn("cannot end the processes that init has left")
+		}
+	}
+	c.awaitExecs(ctx)
+
+	if c.oom != nil && c.oom.Stop() {
+		c.outOfMemory()
+	}
+	if c.cgroup != nil {
+		c.cgroup.Final()
+	}
+	if err := writeExit(c.bundle, child.Pid(), exit); err != nil {
+		c.log().WithError(err).Warn("the exit status is lost if the shim ends before containerd asks for it")
+	}
+	c.settleExit(c.init, exit)
+}
+
+// awaitExec is the one waiter of an exec.
+func (c *Container) awaitExec(p *process, child Child) {
+	exit := child.Wait()
+	c.awaitStart(p)
+	c.settleExit(p, exit)
+}
+
+// awaitStart waits until no start of p is under way: its outcome is published
+// before p's exit.
+func (c *Container) awaitStart(p *process) {
+	c.mu.Lock()
+	starting := p.starting
+	c.mu.Unlock()
+	if starting != nil {
+		<-starting
+	}
+}
+
+// awaitExecs waits until every exec that has been started has exited.
+func (c *Container) awaitExecs(ctx context.Context) {
+	for _, p := range c.startedExecs() {
+		select {
+		case <-p.exited:
+		case <-ctx.Done():
+			c.log().WithField("exec", p.execID).Warn("still there while init has exited")
+			return
+		}
+	}
+}
+
+func (c *Container) startedExecs() []*process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var ps []*process
+	for _, p := range c.execs {
+		if p.child != nil {
+			ps = append(ps, p)
+		}
+	}
+	return ps
+}
+
+// settleExit makes an exit known.
+func (c *Container) settleExit(p *process, exit Exit) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p.status.to(Stopped)
+	p.exit = exit
+	c.exited(p)
+	close(p.exited)
+}
+
+// outOfMemory publishes that the kernel has killed a process of the container
+// for want of memory.
+func (c *Container) outOfMemory() {
+	c.publish(topicOOM, &events.TaskOOM{ContainerID: c.id})
+}
+
+func (c *Container) log() *log.Entry { return log.L.WithField("id", c.id) }

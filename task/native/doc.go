@@ -1,0 +1,31 @@
+// Package native is the engine that runs containers through runc's
+// libcontainer inside the shim, without executing a runtime.
+//
+// It is, with the command's init re-exec, the only importer of libcontainer.
+// It knows nothing of containerd's API, of standard streams beyond the files
+// it passes on, or of how a root filesystem is made.
+//
+// libcontainer was written for a command that ends after one operation. In a
+// process that lives as long as its containers it has traps; what this
+// package does about each:
+//
+//   - It locks a container's mutex for as long as a start or an exec takes.
+//     Here each operation but create and start loads a handle of its own
+//     from state.json, so no operation waits for another.
+//   - An update leaves marks in the handle that make every later exec fail
+//     (SkipDevices) and, when it fails, the values it failed to set. The
+//     handle is thrown away.
+//   - It waits for its own helper children. Nothing here or elsewhere in the
+//     shim waits for a child it does not own.
+//   - A goroutine that makes a container's mount sources enters the
+//     container's mount namespace and relies on its thread being destroyed
+//     after it, which the runtime cannot do to the main thread. The command
+//     locks its main goroutine to the main thread in an init function.
+//   - Starting opens the exec FIFO in a goroutine that stays behind if init
+//     dies first. Here the FIFO is opened without blocking and watched
+//     together with init's pidfd.
+//   - Its specification converter takes the working directory for the
+//     bundle. Here the spec's paths are absolute and the label is set.
+//
+// Linux 5.3 is needed for pidfds; cgroup v1, hybrid and v2 are served.
+package native

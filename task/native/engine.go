@@ -1,0 +1,97 @@
+package native
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	// Without it libcontainer cannot set device rules.
+	_ "github.com/opencontainers/cgroups/devices"
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	"github.com/sirupsen/logrus"
+
+	"containerd-shim-numa-v1/task"
+)
+
+// Engine makes containers with libcontainer.
+type Engine struct{}
+
+var _ task.Engine = Engine{}
+
+// Create makes a container whose init has set everything up and waits to
+// execute its program. Errors have runc's words, which kubelet and docker
+// look for.
+func (Engine) Create(_ context.Context, r task.CreateRequest) (_ task.Instance, err error) {
+	config, err := configOf(r)
+	if err != nil {
+		return nil, fmt.Errorf("runc create failed: %w", err)
+	}
+	process, err := processOf(r.Spec.Process, r.Stdio)
+	if err != nil {
+		return nil, fmt.Errorf("runc create failed: %w", err)
+	}
+	process.Init = true
+	process.ExtraFiles = r.Inherited
+
+	container, err := libcontainer.Create(r.Root, r.ID, config)
+	if err != nil {
+		return nil, fmt.Errorf("runc create failed: %w", err)
+	}
+	if err := container.Start(process); err != nil {
+		return nil, errors.Join(fmt.Errorf("runc create failed: %w", err), destroy(container))
+	}
+	init, err := newChild(process)
+	if err != nil {
+		// Without a pidfd nothing can be said about init, so it is ended.
+		_ = process.Signal(os.Kill)
+		_, _ = process.Wait()
+		return nil, errors.Join(fmt.Errorf("runc create failed: %w", err), destroy(container))
+	}
+	return &instance{root: r.Root, id: r.ID, init: init}, nil
+}
+
+// destroy removes what a failed create has left. That there is nothing is
+// what it is for.
+func destroy(c *libcontainer.Container) error {
+	if err := c.Destroy(); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove what it left: %w", err)
+	}
+	return nil
+}
+
+// configOf translates a spec into libcontainer's configuration.
+func configOf(r task.CreateRequest) (*configs.Config, error) {
+	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
+		CgroupName:       r.ID,
+		UseSystemdCgroup: r.SystemdCgroup,
+		NoPivotRoot:      r.NoPivotRoot,
+		NoNewKeyring:     r.NoNewKeyring,
+		Spec:             r.Spec,
+	})
+	if err != nil {
+		return nil, err
+	}
+	// Hooks get the bundle from this label; the converter wrote the working
+	// directory there.
+	config.Labels = slices.DeleteFunc(config.Labels, func(l string) bool { return strings.HasPrefix(l, bundleLabel) })
+	config.Labels = append(config.Labels, bundleLabel+r.Bundle)
+	return config, nil
+}
+
+const bundleLabel = "bundle="
+
+// execFIFO is the file in a container's state directory on which its init
+// waits to be started.
+const execFIFO = "exec.fifo"
+
+func (i *instance) execFIFO() string { return filepath.Join(i.root, i.id, execFIFO) }
+
+// logLevel is the level that libcontainer's init is to log with, in logrus's
+// numbers: the shim's own.
+func logLevel() string { return fmt.Sprintf("%d", logrus.GetLevel()) }

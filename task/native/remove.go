@@ -1,0 +1,138 @@
+package native
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/manager"
+	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/specconv"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// removePoll is how often it is tried whether what was killed is gone.
+const removePoll = 5 * time.Millisecond
+
+// Remove ends and removes a container whose shim is gone.
+//
+// A container is known by its state directory, which libcontainer makes after
+// it has found the container's cgroup empty. Without one nothing is touched:
+// the cgroup that the bundle names may be another container's.
+func (Engine) Remove(ctx context.Context, root, id, bundle string) error {
+	dir := filepath.Join(root, id)
+	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	container, err := libcontainer.Load(root, id)
+	if err != nil {
+		// The shim died between making the directory and having an init, or
+		// another Remove is at work.
+		return errors.Join(removeCgroup(ctx, id, bundle), removeStateDir(dir))
+	}
+	return kill(ctx, container)
+}
+
+// kill ends the container and destroys it once nothing runs any more. Its
+// processes are the system's init to reap: a zombie counts as ended.
+func kill(ctx context.Context, c *libcontainer.Container) error {
+	for {
+		if err := c.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
+			return fmt.Errorf("kill the container: %w", err)
+		}
+		status, err := c.Status()
+		if err != nil {
+			return fmt.Errorf("status of the container: %w", err)
+		}
+		if status == libcontainer.Stopped {
+			return c.Destroy()
+		}
+		if err := pause(ctx); err != nil {
+			return fmt.Errorf("the container, killed, has not ended: %w", err)
+		}
+	}
+}
+
+func pause(ctx context.Context) error {
+	select {
+	case <-time.After(removePoll):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// removeCgroup ends what is in the cgroup that the bundle's spec names and
+// removes it.
+func removeCgroup(ctx context.Context, id, bundle string) error {
+	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+	if err != nil {
+		return fmt.Errorf("find the container's cgroup: %w", err)
+	}
+	spec := new(specs.Spec)
+	if err := json.Unmarshal(data, spec); err != nil {
+		return fmt.Errorf("find the container's cgroup: %w", err)
+	}
+	systemd := spec.Linux != nil && strings.Count(spec.Linux.CgroupsPath, ":") == 2
+	config, err := specconv.CreateCgroupConfig(&specconv.CreateOpts{CgroupName: id, UseSystemdCgroup: systemd, Spec: spec}, nil)
+	if err != nil {
+		return fmt.Errorf("find the container's cgroup: %w", err)
+	}
+	m, err := manager.New(config)
+	if err != nil {
+		return fmt.Errorf("find the container's cgroup: %w", err)
+	}
+	if err := killCgroup(ctx, m); err != nil {
+		return err
+	}
+	return m.Destroy()
+}
+
+func killCgroup(ctx context.Context, m cgroups.Manager) error {
+	for m.Exists() {
+		_ = m.Freeze(cgroups.Thawed) // a frozen process of version 1 does not die
+		pids, err := m.GetAllPids()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("processes of the container: %w", err)
+		}
+		if len(pids) == 0 {
+			return nil
+		}
+		for _, pid := range pids {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("kill process %d: %w", pid, err)
+			}
+		}
+		if err := pause(ctx); err != nil {
+			return fmt.Errorf("processes of the container, killed, have not ended: %w", err)
+		}
+	}
+	return nil
+}
+
+// removeStateDir removes the files of a state directory and then it. It goes
+// no deeper: what lies deeper is not libcontainer's, and may be a mount.
+func removeStateDir(dir string) error {
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, f := range files {
+		if err := os.Remove(filepath.Join(dir, f.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

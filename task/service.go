@@ -1,0 +1,192 @@
+package task
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+
+	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/log"
+	"github.com/containerd/ttrpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"containerd-shim-numa-v1/rootfs"
+)
+
+// Publisher takes events for containerd. Publish does not block and keeps
+// the order of its calls.
+type Publisher interface {
+	Publish(topic string, event proto.Message)
+}
+
+// Config is what the shim gives a Service.
+type Config struct {
+	Namespace string
+	// Node is the configuration of this machine (config.toml).
+	Node      Settings
+	Engine    Engine
+	Publisher Publisher
+	// Shutdown ends the shim; it returns at once.
+	Shutdown func()
+}
+
+// Service answers the Task API for all containers of a shim.
+type Service struct {
+	Config
+	userns *rootfs.UserNSCache
+
+	mu         sync.Mutex            // guards what follows
+	containers map[string]*Container // nil while being created
+	ended      tombstones
+	closed     bool // no container is created any more
+}
+
+// NewService returns a Service without containers.
+func NewService(c Config) *Service {
+	return &Service{Config: c, userns: &rootfs.UserNSCache{}, containers: map[string]*Container{}}
+}
+
+// Close refuses further containers and lets go of what outlives single ones.
+func (s *Service) Close(context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	return s.userns.Close()
+}
+
+// Idle tells whether the service has no container and makes none.
+func (s *Service) Idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.containers) == 0
+}
+
+// The names under which containerd knows the Task API: the third version
+// from 2.0 on, the second before. Their messages are equal on the wire.
+const (
+	taskV2 = "containerd.task.v2.Task"
+	taskV3 = "containerd.task.v3.Task"
+)
+
+// Register offers the service on srv under both versions of the API.
+func (s *Service) Register(srv *ttrpc.Server) {
+	methods := map[string]ttrpc.Method{
+		"Create":     method(s.Create),
+		"Start":      method(s.Start),
+		"Delete":     method(s.Delete),
+		"Exec":       method(s.Exec),
+		"ResizePty":  method(s.ResizePty),
+		"State":      method(s.State),
+		"Pause":      method(s.Pause),
+		"Resume":     method(s.Resume),
+		"Kill":       method(s.Kill),
+		"Pids":       method(s.Pids),
+		"CloseIO":    method(s.CloseIO),
+		"Checkpoint": method(s.Checkpoint),
+		"Update":     method(s.Update),
+		"Wait":       method(s.Wait),
+		"Stats":      method(s.Stats),
+		"Connect":    method(s.Connect),
+		"Shutdown":   method(s.ShutdownTask),
+	}
+	for _, name := range []string{taskV2, taskV3} {
+		srv.RegisterService(name, &ttrpc.ServiceDesc{Methods: methods})
+	}
+}
+
+// method is the edge of the service: it reads a request and turns the error
+// of the answer into its form on the wire, for every RPC alike.
+func method[Req any, Resp proto.Message](handle func(context.Context, *Req) (Resp, error)) ttrpc.Method {
+	return func(ctx context.Context, unmarshal func(any) error) (any, error) {
+		req := new(Req)
+		if err := unmarshal(req); err != nil {
+			return nil, err
+		}
+		resp, err := handle(ctx, req)
+		if err != nil {
+			return nil, errgrpc.ToGRPC(err)
+		}
+		return resp, nil
+	}
+}
+
+var _ taskv3.TTRPCTaskService = taskService{}
+
+// taskService has the compiler compare the handlers with the API.
+type taskService struct{ *Service }
+
+func (t taskService) Shutdown(ctx context.Context, r *taskv3.ShutdownRequest) (*emptypb.Empty, error) {
+	return t.ShutdownTask(ctx, r)
+}
+
+// container finds a container that has been created.
+func (s *Service) container(id string) (*Container, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.containers[id]; c != nil {
+		return c, nil
+	}
+	return nil, fmt.Errorf("container %q: not created: %w", id, errdefs.ErrNotFound)
+}
+
+// reserve takes id for a container to be created.
+func (s *Service) reserve(id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fmt.Errorf("container %q: the shim is ending: %w", id, errdefs.ErrUnavailable)
+	}
+	if _, ok := s.containers[id]; ok {
+		return fmt.Errorf("container %q: %w", id, errdefs.ErrAlreadyExists)
+	}
+	s.containers[id] = nil
+	return nil
+}
+
+// settle ends a reservation: with c it can be found from now on, with nil the
+// id is free again.
+func (s *Service) settle(id string, c *Container) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c == nil {
+		delete(s.containers, id)
+		return
+	}
+	s.ended.forget(id)
+	s.containers[id] = c
+}
+
+// retire forgets a deleted container but for how it ended.
+func (s *Service) retire(c *Container, how *taskv3.DeleteResponse) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.containers, c.id)
+	s.ended.remember(c.id, how)
+}
+
+// Connect tells the shim's pid and the container's. It succeeds also for a
+// container that there is not (task pid 0): containerd asks it of every shim
+// it finds when it starts.
+func (s *Service) Connect(_ context.Context, r *taskv3.ConnectRequest) (*taskv3.ConnectResponse, error) {
+	resp := &taskv3.ConnectResponse{ShimPid: uint32(os.Getpid())}
+	if c, err := s.container(r.ID); err == nil {
+		c.mu.Lock()
+		resp.TaskPid = c.init.pid()
+		c.mu.Unlock()
+	}
+	return resp, nil
+}
+
+// ShutdownTask ends the shim if it has no container left. containerd asks it
+// after each Delete.
+func (s *Service) ShutdownTask(ctx context.Context, _ *taskv3.ShutdownRequest) (*emptypb.Empty, error) {
+	if s.Idle() {
+		log.G(ctx).Debug("shutdown: no container left")
+		s.Shutdown()
+	}
+	return &emptypb.Empty{}, nil
+}

@@ -1,0 +1,197 @@
+package task
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	runcoptions "github.com/containerd/containerd/api/types/runc/options"
+	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/pelletier/go-toml/v2"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// SettingsPath is where a node's settings are read from if a runtime's
+// options do not say otherwise.
+const SettingsPath = "/etc/containerd-shim-numa/config.toml"
+
+// maxSettingsSize bounds a settings file, in bytes.
+const maxSettingsSize = 64 << 10
+
+// Settings are what an operator decides for a node, or in a runtime's options
+// for all of its containers. docs/configuration.md describes each.
+type Settings struct {
+	// Root is the directory under which the engine keeps the state of
+	// containers, one directory per namespace. Empty: "runc" beside the
+	// bundles' directory, which is /run/containerd/runc by default, so that
+	// `runc --root /run/containerd/runc/<namespace> list` sees them.
+	Root   string         `toml:"root"`
+	Rootfs RootfsSettings `toml:"rootfs"`
+}
+
+// RootfsSettings say how root filesystems are made.
+type RootfsSettings struct {
+	// Attach is AttachAuto (also if empty) or AttachHost.
+	Attach string `toml:"attach"`
+}
+
+// The values of RootfsSettings.Attach.
+const (
+	// AttachAuto attaches a root filesystem in the container's own mount
+	// namespace unless something has to see it on the host.
+	AttachAuto = "auto"
+	// AttachHost always attaches it on the host, below the bundle.
+	AttachHost = "host"
+)
+
+// ReadSettings reads the settings in the file path; those of a file that does
+// not exist are the defaults.
+func ReadSettings(path string) (Settings, error) {
+	data, err := readFile(path, maxSettingsSize)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Settings{}, nil
+	}
+	if err != nil {
+		return Settings{}, fmt.Errorf("settings: %w", err)
+	}
+	s, err := Settings{}.parse(data)
+	if err != nil {
+		return Settings{}, fmt.Errorf("settings %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// parse returns s with what the TOML document data sets. A key that there is
+// not is an error: a setting that is silently without effect is worse.
+func (s Settings) parse(data []byte) (Settings, error) {
+	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&s)
+	var unknown *toml.StrictMissingError
+	switch {
+	case errors.As(err, &unknown):
+		var keys []string
+		for _, e := range unknown.Errors {
+			keys = append(keys, strings.Join(e.Key(), "."))
+		}
+		return s, invalid("unknown keys %s", strings.Join(keys, ", "))
+	case err != nil:
+		return s, invalid("%v", err)
+	}
+	switch s.Rootfs.Attach {
+	case "", AttachAuto, AttachHost:
+	default:
+		return s, invalid("rootfs.attach %q is neither %q nor %q", s.Rootfs.Attach, AttachAuto, AttachHost)
+	}
+	if s.Root != "" && !filepath.IsAbs(s.Root) {
+		return s, invalid("root %q is not an absolute path", s.Root)
+	}
+	return s, nil
+}
+
+// Options are the settings in force for one container, with those that only
+// runc's options have.
+type Options struct {
+	Settings
+	NoPivotRoot   bool
+	NoNewKeyring  bool
+	SystemdCgroup bool
+	// IOUID and IOGID own the container's pipes on the host; 0 is the
+	// container's root.
+	IOUID, IOGID uint32
+}
+
+// with applies the options that containerd sent with a request to the node's
+// settings. They come in three shapes: none; containerd.runc.v1.Options, from
+// clients that take the shim for runc's; runtimeoptions.v1.Options with TOML
+// in ConfigBody or in the file ConfigPath.
+func (s Settings) with(any *anypb.Any) (Options, error) {
+	o := Options{Settings: s}
+	if any == nil || any.TypeUrl == "" {
+		return o, nil
+	}
+	switch any.MessageName() {
+	case (*runcoptions.Options)(nil).ProtoReflect().Descriptor().FullName():
+		var r runcoptions.Options
+		if err := any.UnmarshalTo(&r); err != nil {
+			return o, invalid("runtime options: %v", err)
+		}
+		return o.withRunc(&r)
+	case (*runtimeoptions.Options)(nil).ProtoReflect().Descriptor().FullName():
+		var r runtimeoptions.Options
+		if err := any.UnmarshalTo(&r); err != nil {
+			return o, invalid("runtime options: %v", err)
+		}
+		return o.withRuntime(&r)
+	}
+	return o, invalid("runtime options of type %q", any.TypeUrl)
+}
+
+func (o Options) withRunc(r *runcoptions.Options) (Options, error) {
+	if name := r.GetBinaryName(); name != "" && filepath.Base(name) != "runc" {
+		return o, fmt.Errorf("runtime options: binary_name %q: containers run in the shim itself, by runc's libcontainer: %w", name, errdefs.ErrNotImplemented)
+	}
+	if r.GetRoot() != "" {
+		if !filepath.IsAbs(r.Root) {
+			return o, invalid("runtime options: root %q is not an absolute path", r.Root)
+		}
+		o.Root = r.Root
+	}
+	o.NoPivotRoot, o.NoNewKeyring, o.SystemdCgroup = r.NoPivotRoot, r.NoNewKeyring, r.SystemdCgroup
+	o.IOUID, o.IOGID = r.IoUid, r.IoGid
+	return o, nil
+}
+
+func (o Options) withRuntime(r *runtimeoptions.Options) (Options, error) {
+	body, from := r.ConfigBody, "config_body"
+	if r.ConfigPath != "" {
+		from = r.ConfigPath
+		var err error
+		if body, err = readFile(r.ConfigPath, maxSettingsSize); err != nil {
+			return o, fmt.Errorf("runtime options: config_path: %w", err)
+		}
+	}
+	s, err := o.Settings.parse(body)
+	if err != nil {
+		return o, fmt.Errorf("runtime options: %s: %w", from, err)
+	}
+	o.Settings = s
+	return o, nil
+}
+
+// bundlesDir is the directory, below containerd's state directory, that holds
+// bundles as <namespace>/<id>.
+const bundlesDir = "io.containerd.runtime.v2.task"
+
+// defaultRoot is where the runc shim keeps its containers' state.
+const defaultRoot = "/run/containerd/runc"
+
+// root is the directory of the engine's state for containers of a namespace.
+func (o Options) root(namespace, bundle string) string {
+	if o.Root != "" {
+		return filepath.Join(o.Root, namespace)
+	}
+	tasks := filepath.Dir(filepath.Dir(bundle))
+	if filepath.Base(tasks) == bundlesDir {
+		return filepath.Join(filepath.Dir(tasks), "runc", namespace)
+	}
+	return filepath.Join(defaultRoot, namespace)
+}
+
+// systemdCgroup tells whether systemd makes the container's cgroup. Not every
+// client can say so, but a cgroup path of systemd's has its own shape,
+// slice:prefix:name.
+func (o Options) systemdCgroup(s *specs.Spec) bool {
+	return o.SystemdCgroup || strings.Count(s.Linux.CgroupsPath, ":") == 2
+}
+
+// owner is whom the container's pipes belong to.
+func (o Options) owner(s *specs.Spec) owner {
+	if o.IOUID != 0 || o.IOGID != 0 {
+		return owner{uid: int(o.IOUID), gid: int(o.IOGID)}
+	}
+	return hostIDs(s)
+}

@@ -1,0 +1,79 @@
+package task
+
+import (
+	"context"
+	"fmt"
+
+	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/errdefs"
+)
+
+// Start lets init run its program, or starts an exec that was added.
+func (s *Service) Start(ctx context.Context, r *taskv3.StartRequest) (*taskv3.StartResponse, error) {
+	c, err := s.container(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.beginStart(r.ExecID)
+	if err != nil {
+		return nil, err
+	}
+	if p.isInit() {
+		err = c.instance.Start(ctx)
+		if err != nil {
+			err = fmt.Errorf("OCI runtime start failed: %w", err)
+		}
+	} else {
+		err = s.startExec(ctx, c, p)
+	}
+	return c.endStart(p, err)
+}
+
+// beginStart marks a process as being started, after which no other request
+// starts it and its exit waits for endStart.
+func (c *Container) beginStart(execID string) (*process, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, err := c.process(execID)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.status.allow("start", Created); err != nil {
+		return nil, err
+	}
+	if !p.isInit() {
+		if c.dying {
+			return nil, fmt.Errorf("container %s init process is not running: %w", c.id, errdefs.ErrFailedPrecondition)
+		}
+		if err := c.init.status.allow("exec in", Created, Starting, Running); err != nil {
+			return nil, err
+		}
+	}
+	p.status.to(Starting)
+	p.starting = make(chan struct{})
+	return p, nil
+}
+
+// endStart records how a start ended and publishes it; only then may the exit
+// of the process, which may long have happened, be told.
+func (c *Container) endStart(p *process, err error) (*taskv3.StartResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer func() {
+		close(p.starting)
+		p.starting = nil
+	}()
+	switch {
+	case err == nil:
+		p.status.to(Running)
+		c.started(p)
+		return &taskv3.StartResponse{Pid: p.pid()}, nil
+	case p.isInit():
+		// init still waits to be started, or its waiter is about to tell
+		// that it is gone.
+		p.status.to(Created)
+	default:
+		p.neverStarted()
+	}
+	return nil, err
+}
