@@ -1,0 +1,78 @@
+// Command dev gives a developer a private containerd with this project's shim
+// first on its PATH, an image to run, and a shell in which ctr finds both. When
+// the shell ends all of it goes.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"containerd-shim-numa-v1/test/rig"
+)
+
+func main() {
+	version := flag.String("containerd", "2", "containerd `version`: 2 or 1.7")
+	layers := flag.Int("layers", 50, "layers of the image")
+	flag.Parse()
+	if err := dev(*version, *layers); err != nil {
+		fmt.Fprintln(os.Stderr, "dev:", err)
+		os.Exit(1)
+	}
+}
+
+func dev(version string, layers int) error {
+	ctx := context.Background()
+	shimDir, err := rig.ShimDir()
+	if err != nil {
+		return err
+	}
+	if err := rig.RequireShim(shimDir); err != nil {
+		return err
+	}
+	machine, err := rig.Enter(ctx, version)
+	if err != nil {
+		return err
+	}
+	daemon, err := rig.StartDaemon(ctx, rig.DaemonConfig{Machine: machine, ShimDir: shimDir, Debug: true})
+	if err != nil {
+		return err
+	}
+	defer daemon.Close()
+	base, err := machine.BaseLayer()
+	if err != nil {
+		return err
+	}
+	stack, _ := rig.LayeredImage(base, layers-1)
+	image, err := daemon.ImportImage(ctx, "dev.test/layered:1", stack)
+	if err != nil {
+		return err
+	}
+	fmt.Printf(`containerd %s is yours until this shell ends; it logs at debug level, the shim with it.
+
+  ctr run --rm -t --runtime %s %s first sh
+
+`, machine.Version, rig.OurRuntime, image.Name())
+	return shell(ctx, machine, daemon)
+}
+
+// shell runs the user's shell; how it ends is the user's affair.
+func shell(ctx context.Context, machine *rig.Machine, daemon *rig.Daemon) error {
+	cmd := exec.CommandContext(ctx, cmp.Or(os.Getenv("SHELL"), "/bin/sh"))
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(),
+		"PATH="+filepath.Dir(machine.Ctr)+":"+os.Getenv("PATH"),
+		"CONTAINERD_ADDRESS="+daemon.Address(),
+		"CONTAINERD_NAMESPACE="+machine.Name(),
+		"CONTAINERD_SNAPSHOTTER="+rig.Snapshotter)
+	var exit *exec.ExitError
+	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
+		return err
+	}
+	return nil
+}
