@@ -7,7 +7,7 @@ BINDIR ?= /usr/local/bin
 BIN := bin/containerd-shim-numa-v1
 # no_grpc: containerd's API without its gRPC services. netgo and osusergo: a
 # static binary must not need the C library's resolver and user database.
-TAGS := no_grpc seccomp netgo osusergo
+TAGS := no_grpc seccomp runc_nocriu netgo osusergo
 export CGO_ENABLED := 1
 GOBUILD := go build -trimpath -buildvcs=auto -tags '$(TAGS)' -ldflags '-s -w -extldflags "-static"'
 GOTESTFLAGS ?=

@@ -32,8 +32,10 @@ type Container struct {
 
 	mu    sync.Mutex // guards what follows, and the processes
 	execs map[string]*process
-	// dying is set when init's exit has been seen: no exec starts any more.
+	// dying is set when init's exit has been seen: nothing starts any more.
 	dying bool
+	// doomed is set when init is sent SIGKILL: the cgroup must not stay frozen.
+	doomed bool
 	// deleting is closed when a Delete under way has ended; nil otherwise.
 	deleting chan struct{}
 }

@@ -35,6 +35,9 @@ func (s *Service) Create(ctx context.Context, r *taskv3.CreateTaskRequest) (*tas
 	if err := checkID(r.ID); err != nil {
 		return nil, err
 	}
+	if !filepath.IsAbs(r.Bundle) {
+		return nil, invalid("container %q: bundle %q is not an absolute path", r.ID, r.Bundle)
+	}
 	if r.Checkpoint != "" {
 		return nil, fmt.Errorf("container %q: restore from a checkpoint: %w", r.ID, errdefs.ErrNotImplemented)
 	}
@@ -108,7 +111,7 @@ func (s *Service) create(ctx context.Context, r *taskv3.CreateTaskRequest) (_ *C
 	}
 	c.init.child = c.instance.Init()
 	undone.push(func() { s.abandon(c) })
-	if err := c.init.stdio.run(ctx); err != nil {
+	if err := c.init.stdio.run(); err != nil {
 		return nil, err
 	}
 	if err := writeInitPid(c.bundle, c.init.child.Pid()); err != nil {

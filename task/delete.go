@@ -91,6 +91,11 @@ func (c *Container) endDelete(how *taskv3.DeleteResponse, err error, bury func()
 	switch {
 	case err == nil:
 		c.init.status.to(Deleted)
+		for _, p := range c.execs {
+			if p.status == Created {
+				p.neverStarted()
+			}
+		}
 		c.gone(how)
 	case c.init.status == Deleting:
 		c.init.status.to(Stopped)
@@ -163,6 +168,9 @@ func (c *Container) deleteExec(execID string) (*taskv3.DeleteResponse, error) {
 		return nil, err
 	}
 	before := p.status
+	if before == Created {
+		p.neverStarted()
+	}
 	p.status.to(Deleting)
 	io := p.stdio
 	c.mu.Unlock()

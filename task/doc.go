@@ -36,8 +36,8 @@
 //
 //   - Create is published before Start, Start before Exit, Exit before
 //     Delete; for an exec added, started, exit.
-//   - Every started process has exactly one start and one exit event. A
-//     process whose start failed has neither.
+//   - Every started process has exactly one start and one exit event. An exec
+//     whose start failed has neither; a container's init has always an exit.
 //   - The exit of a container's init is the container's last exit, and no
 //     exec starts after init is known to have exited.
 //   - An out-of-memory event precedes the exit of init.

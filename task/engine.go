@@ -52,7 +52,7 @@ type Instance interface {
 	// Init is the container's first process.
 	Init() Child
 	// Start lets init execute the program of the spec. It blocks until init
-	// has, or has died.
+	// has gone on to do so, or has died.
 	Start(ctx context.Context) error
 	// Exec runs one more process in the container. It may block.
 	Exec(ctx context.Context, p *specs.Process, f Files) (Child, error)

@@ -41,15 +41,24 @@ func (s *Service) Exec(_ context.Context, r *taskv3.ExecProcessRequest) (*emptyp
 	if _, ok := c.execs[r.ExecID]; ok {
 		return nil, fmt.Errorf("id %s: %w", r.ExecID, errdefs.ErrAlreadyExists)
 	}
-	if c.dying {
-		return nil, fmt.Errorf("cannot exec in a stopped state: %w", errdefs.ErrFailedPrecondition)
-	}
-	if err := c.init.status.allow("exec in", Created, Starting, Running); err != nil {
+	if err := c.allowExec(); err != nil {
 		return nil, err
 	}
 	c.execs[r.ExecID] = p
 	c.publish(topicExecAdded, &events.TaskExecAdded{ContainerID: c.id, ExecID: r.ExecID})
 	return &emptypb.Empty{}, nil
+}
+
+// allowExec tells whether a process may be added to the container. The caller
+// holds Container.mu.
+func (c *Container) allowExec() error {
+	switch {
+	case c.deleting != nil:
+		return fmt.Errorf("container %q is being deleted: %w", c.id, errdefs.ErrFailedPrecondition)
+	case c.dying:
+		return fmt.Errorf("cannot exec in a stopped container: init process is not running: %w", errdefs.ErrFailedPrecondition)
+	}
+	return c.init.status.allow("exec in", Created, Starting, Running)
 }
 
 // startExec runs p in c. What it opens for a process that then does not come
@@ -64,22 +73,39 @@ func (s *Service) startExec(ctx context.Context, c *Container, p *process) error
 		io.close()
 		return fmt.Errorf("OCI runtime exec failed: %w", err)
 	}
-	if err := io.run(ctx); err != nil {
-		// The process is there but cannot be heard: it is ended, and nobody
-		// ever knew it.
-		_ = child.Signal(sigKill)
-		child.Wait()
-		io.close()
+	if err := io.run(); err != nil {
+		// The process is there but cannot be heard.
+		end(child, io)
 		return err
 	}
 	c.mu.Lock()
-	p.child, p.stdio = child, io
+	late := c.init.hasExited()
+	if !late {
+		p.child, p.stdio = child, io
+	}
+	inputEnded := p.inputEnded
 	c.mu.Unlock()
+	if late {
+		// The engine took so long that init's exit was not held back for it.
+		end(child, io)
+		return fmt.Errorf("OCI runtime exec failed: init process is not running: %w", errdefs.ErrFailedPrecondition)
+	}
+	if inputEnded {
+		io.closeStdin()
+	}
 	go c.awaitExec(p, child)
 	return nil
 }
 
-// neverStarted ends an exec whose start failed. There has been no process, so
+// end takes back a process that nobody has been told of.
+func end(child Child, io *stdio) {
+	_ = child.Signal(sigKill)
+	child.Wait()
+	io.close()
+}
+
+// neverStarted ends an exec whose start failed or that is deleted before it
+// was started: whoever waits for it is told. There has been no process, so
 // there is no event. The caller holds Container.mu.
 func (p *process) neverStarted() {
 	p.status.to(Stopped)

@@ -2,6 +2,8 @@ package task
 
 import (
 	"context"
+	"errors"
+	"os"
 	"time"
 
 	"github.com/containerd/containerd/api/events"
@@ -17,18 +19,14 @@ const execExitBudget = 10 * time.Second
 // awaitInit is the one waiter of a container's init.
 func (c *Container) awaitInit(child Child) {
 	exit := child.Wait()
-	c.awaitStart(c.init)
-
-	c.mu.Lock()
-	c.dying = true
-	c.mu.Unlock()
+	c.refuseStarts()
 	ctx, cancel := context.WithTimeout(context.Background(), execExitBudget)
 	defer cancel()
 	if err := c.awaitStarts(ctx); err != nil {
 		c.log().Warn("an exec is still being started while init has exited")
 	}
 	if c.sharesPIDs {
-		if err := c.instance.KillAll(sigKill); err != nil {
+		if err := c.instance.KillAll(sigKill); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			c.log().WithError(err).Warn("cannot end the processes that init has left")
 		}
 	}
@@ -49,17 +47,26 @@ func (c *Container) awaitInit(child Child) {
 // awaitExec is the one waiter of an exec.
 func (c *Container) awaitExec(p *process, child Child) {
 	exit := child.Wait()
-	c.awaitStart(p)
-	c.settleExit(p, exit)
-}
-
-// awaitStart waits until no start of p is under way: its outcome is published
-// before p's exit.
-func (c *Container) awaitStart(p *process) {
 	c.mu.Lock()
 	starting := p.starting
 	c.mu.Unlock()
 	if starting != nil {
+		<-starting
+	}
+	c.settleExit(p, exit)
+}
+
+// refuseStarts lets no start of init or an exec begin any more, once none of
+// init is under way: its outcome is published before init's exit.
+func (c *Container) refuseStarts() {
+	for {
+		c.mu.Lock()
+		starting := c.init.starting
+		c.dying = starting == nil
+		c.mu.Unlock()
+		if starting == nil {
+			return
+		}
 		<-starting
 	}
 }

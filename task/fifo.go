@@ -101,7 +101,8 @@ func createLogFile(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), logDirMode); err != nil {
 		return fmt.Errorf("directory of the log: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, logFileMode)
+	// Should it be a FIFO, this does not wait for its reader.
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY|unix.O_NONBLOCK, logFileMode)
 	if err != nil {
 		return fmt.Errorf("log: %w", err)
 	}

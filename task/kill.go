@@ -34,10 +34,12 @@ func (s *Service) Kill(ctx context.Context, r *taskv3.KillRequest) (*emptypb.Emp
 		c.mu.Unlock()
 		return nil, err
 	}
-	status, frozen, child := p.status, c.init.status, p.child
+	sig := unix.Signal(r.Signal)
+	fatal := p.isInit() && sig == sigKill
+	c.doomed = c.doomed || fatal
+	status, child := p.status, p.child
 	c.mu.Unlock()
 
-	sig := unix.Signal(r.Signal)
 	everyone := p.isInit() && (r.All || (c.sharesPIDs && sig == sigKill))
 	switch {
 	case child == nil && p.hasNeverRun(status):
@@ -52,8 +54,9 @@ func (s *Service) Kill(ctx context.Context, r *taskv3.KillRequest) (*emptypb.Emp
 	if err != nil {
 		return nil, err
 	}
-	if sig == sigKill && (frozen == Paused || frozen == Pausing || frozen == Resuming) {
+	if fatal && (status == Paused || status == Pausing || status == Resuming) {
 		// A process in a frozen cgroup of version 1 dies only once it thaws.
+		// A killed exec has to wait for that: the container stays paused.
 		if err := c.instance.Resume(ctx); err != nil {
 			return nil, fmt.Errorf("thaw the killed container: %w", err)
 		}

@@ -39,7 +39,7 @@ func startLogger(ctx context.Context, uri *url.URL, namespace, id string, termin
 	var theirs []*os.File
 	defer func() { closeAll(theirs...) }()
 	for i := range outs {
-		r, w, err := blockingPipe()
+		r, w, err := loggerPipe(terminal)
 		if err != nil {
 			return nil, outs, err
 		}
@@ -78,7 +78,12 @@ func startLogger(ctx context.Context, uri *url.URL, namespace, id string, termin
 	return l, outs, nil
 }
 
-func blockingPipe() (r, w *os.File, err error) {
+// loggerPipe makes a pipe to a logging program. Its writing end does not block
+// if the shim itself writes to it; the process's own end does.
+func loggerPipe(shimWrites bool) (r, w *os.File, err error) {
+	if shimWrites {
+		return pipe(owner{})
+	}
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return nil, nil, fmt.Errorf("pipe: %w", err)
@@ -88,15 +93,14 @@ func blockingPipe() (r, w *os.File, err error) {
 
 // awaitReady reads the byte or the end of the pipe that tells readiness.
 func awaitReady(ctx context.Context, ready *os.File, wantByte bool) error {
-	deadline := time.Now().Add(attachBudget)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
-	}
-	if err := ready.SetReadDeadline(deadline); err != nil {
-		return err
-	}
+	ctx, cancel := context.WithTimeout(ctx, attachBudget)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = ready.SetReadDeadline(time.Now()) })
+	defer stop()
 	n, err := ready.Read(make([]byte, 1))
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("has not said that it is ready: %w", ctx.Err())
 	case err != nil && !errors.Is(err, io.EOF):
 		return fmt.Errorf("has not said that it is ready: %w", err)
 	case n == 0 && wantByte:

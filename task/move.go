@@ -29,7 +29,7 @@ func move(dst, src *os.File, moved *atomic.Int64) error {
 	for {
 		buf, n, err := readReady(conn.Read)
 		if n > 0 {
-			_, err = dst.Write((*buf)[:n])
+			n, err = dst.Write((*buf)[:n])
 			if moved != nil {
 				moved.Add(int64(n))
 			}
@@ -113,9 +113,19 @@ func receiveFile(socket *os.File) (*os.File, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("control message", err)
 	}
+	if len(fds) != 1 {
+		closeFDs(fds)
+		return nil, fmt.Errorf("%d files where one was expected", len(fds))
+	}
 	if err := unix.SetNonblock(fds[0], true); err != nil {
-		unix.Close(fds[0])
+		closeFDs(fds)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	return os.NewFile(uintptr(fds[0]), string(name[:n])), nil
+}
+
+func closeFDs(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
 }

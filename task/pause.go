@@ -23,9 +23,27 @@ func (s *Service) Pause(ctx context.Context, r *taskv3.PauseRequest) (*emptypb.E
 		return nil, err
 	}
 	if err = c.awaitStarts(ctx); err == nil {
-		err = c.instance.Pause(ctx)
+		err = c.freeze(ctx)
 	}
-	return c.leave(Pausing, Running, Paused, topicPaused, &events.TaskPaused{ContainerID: c.id}, err)
+	return c.leave("pause", Pausing, Running, Paused, topicPaused, &events.TaskPaused{ContainerID: c.id}, err)
+}
+
+// freeze freezes the container, unless its init was killed meanwhile: in a
+// frozen cgroup of version 1 it would not die.
+func (c *Container) freeze(ctx context.Context) error {
+	if err := c.instance.Pause(ctx); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	doomed := c.doomed
+	c.mu.Unlock()
+	if !doomed {
+		return nil
+	}
+	if err := c.instance.Resume(ctx); err != nil {
+		return fmt.Errorf("thaw the killed container: %w", err)
+	}
+	return errFinished()
 }
 
 // Resume thaws a paused container.
@@ -38,7 +56,7 @@ func (s *Service) Resume(ctx context.Context, r *taskv3.ResumeRequest) (*emptypb
 		return nil, err
 	}
 	err = c.instance.Resume(ctx)
-	return c.leave(Resuming, Paused, Running, topicResumed, &events.TaskResumed{ContainerID: c.id}, err)
+	return c.leave("resume", Resuming, Paused, Running, topicResumed, &events.TaskResumed{ContainerID: c.id}, err)
 }
 
 // enter moves the container from one of the states in to next, which stands
@@ -55,7 +73,7 @@ func (c *Container) enter(verb string, next Status, in ...Status) error {
 
 // leave ends the request that now stands for: to succeeded and an event, or
 // back to failed. The exit of init overtakes both.
-func (c *Container) leave(now, failed, succeeded Status, topic string, event proto.Message, err error) (*emptypb.Empty, error) {
+func (c *Container) leave(verb string, now, failed, succeeded Status, topic string, event proto.Message, err error) (*emptypb.Empty, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	overtaken := c.init.status != now
@@ -64,7 +82,7 @@ func (c *Container) leave(now, failed, succeeded Status, topic string, event pro
 		if !overtaken {
 			c.init.status.to(failed)
 		}
-		return nil, fmt.Errorf("OCI runtime %s: %w", now, err)
+		return nil, fmt.Errorf("OCI runtime %s failed: %w", verb, err)
 	case overtaken:
 		return nil, errFinished()
 	}

@@ -27,6 +27,8 @@ type process struct {
 	child  Child // nil until the engine has made the process
 	stdio  *stdio
 	exit   Exit // what it says holds once status is Stopped
+	// inputEnded: the input was closed before there was a process to read it.
+	inputEnded bool
 	// starting is closed when a Start under way has ended; nil otherwise.
 	starting chan struct{}
 

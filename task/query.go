@@ -16,28 +16,18 @@ import (
 
 // State tells what a process is doing. It answers from memory.
 func (s *Service) State(_ context.Context, r *taskv3.StateRequest) (*taskv3.StateResponse, error) {
-	c, err := s.container(r.ID)
+	c, p, err := s.process(r.ID, r.ExecID)
 	if err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p, err := c.process(r.ExecID)
-	if err != nil {
-		return nil, err
-	}
 	return p.response(c.id, c.bundle, c.init.status), nil
 }
 
 // Wait blocks until a process has exited.
 func (s *Service) Wait(ctx context.Context, r *taskv3.WaitRequest) (*taskv3.WaitResponse, error) {
-	c, err := s.container(r.ID)
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	p, err := c.process(r.ExecID)
-	c.mu.Unlock()
+	c, p, err := s.process(r.ID, r.ExecID)
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +58,28 @@ func (s *Service) Pids(_ context.Context, r *taskv3.PidsRequest) (*taskv3.PidsRe
 	if !status.exists() {
 		return nil, fmt.Errorf("container %q has stopped: %w", c.id, errdefs.ErrFailedPrecondition)
 	}
+	return c.processes()
+}
+
+// pidsV2 is Pids for a containerd that speaks the second version of the API.
+// 1.7 takes every error for a leaked shim as well, so a container that has
+// exited is answered with the pid that its init had, as State does.
+func (s *Service) pidsV2(_ context.Context, r *taskv3.PidsRequest) (*taskv3.PidsResponse, error) {
+	c, err := s.container(r.ID)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	exists, pid := c.init.status.exists(), c.init.pid()
+	c.mu.Unlock()
+	if !exists {
+		return &taskv3.PidsResponse{Processes: []*task.ProcessInfo{{Pid: pid}}}, nil
+	}
+	return c.processes()
+}
+
+// processes lists the processes of a container that exists.
+func (c *Container) processes() (*taskv3.PidsResponse, error) {
 	pids, err := c.instance.Pids()
 	if err != nil {
 		return nil, fmt.Errorf("processes of container %q: %w", c.id, err)
@@ -130,10 +142,14 @@ func (s *Service) Stats(_ context.Context, r *taskv3.StatsRequest) (*taskv3.Stat
 // ResizePty sets the size of a process's terminal; without one it does
 // nothing, as clients expect.
 func (s *Service) ResizePty(_ context.Context, r *taskv3.ResizePtyRequest) (*emptypb.Empty, error) {
-	io, exited, err := s.stdioOf(r.ID, r.ExecID)
-	switch {
-	case err != nil:
+	c, p, err := s.process(r.ID, r.ExecID)
+	if err != nil {
 		return nil, err
+	}
+	c.mu.Lock()
+	io, exited := p.stdio, p.hasExited()
+	c.mu.Unlock()
+	switch {
 	case exited:
 		return nil, fmt.Errorf("cannot resize a stopped container: %w", errdefs.ErrFailedPrecondition)
 	case io == nil:
@@ -146,29 +162,33 @@ func (s *Service) ResizePty(_ context.Context, r *taskv3.ResizePtyRequest) (*emp
 }
 
 // CloseIO ends a process's standard input: what containerd's clients wrote
-// before is still read.
+// before is still read. It may come before the process has been started.
 func (s *Service) CloseIO(_ context.Context, r *taskv3.CloseIORequest) (*emptypb.Empty, error) {
-	io, _, err := s.stdioOf(r.ID, r.ExecID)
+	c, p, err := s.process(r.ID, r.ExecID)
 	if err != nil {
 		return nil, err
 	}
-	if io != nil && r.Stdin {
+	if !r.Stdin {
+		return &emptypb.Empty{}, nil
+	}
+	c.mu.Lock()
+	io := p.stdio
+	p.inputEnded = true
+	c.mu.Unlock()
+	if io != nil {
 		io.closeStdin()
 	}
 	return &emptypb.Empty{}, nil
 }
 
-// stdioOf finds the streams of a process, nil if it has none yet.
-func (s *Service) stdioOf(id, execID string) (_ *stdio, exited bool, err error) {
+// process finds a container and a process of it.
+func (s *Service) process(id, execID string) (*Container, *process, error) {
 	c, err := s.container(id)
 	if err != nil {
-		return nil, false, err
+		return nil, nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p, err := c.process(execID)
-	if err != nil {
-		return nil, false, err
-	}
-	return p.stdio, p.hasExited(), nil
+	return c, p, err
 }

@@ -3,8 +3,10 @@ package task
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"sync"
+	"time"
 
 	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/errdefs"
@@ -75,38 +77,43 @@ const (
 // Register offers the service on srv under both versions of the API.
 func (s *Service) Register(srv *ttrpc.Server) {
 	methods := map[string]ttrpc.Method{
-		"Create":     method(s.Create),
-		"Start":      method(s.Start),
-		"Delete":     method(s.Delete),
-		"Exec":       method(s.Exec),
-		"ResizePty":  method(s.ResizePty),
-		"State":      method(s.State),
-		"Pause":      method(s.Pause),
-		"Resume":     method(s.Resume),
-		"Kill":       method(s.Kill),
-		"Pids":       method(s.Pids),
-		"CloseIO":    method(s.CloseIO),
-		"Checkpoint": method(s.Checkpoint),
-		"Update":     method(s.Update),
-		"Wait":       method(s.Wait),
-		"Stats":      method(s.Stats),
-		"Connect":    method(s.Connect),
-		"Shutdown":   method(s.ShutdownTask),
+		"Create":     method("Create", s.Create),
+		"Start":      method("Start", s.Start),
+		"Delete":     method("Delete", s.Delete),
+		"Exec":       method("Exec", s.Exec),
+		"ResizePty":  method("ResizePty", s.ResizePty),
+		"State":      method("State", s.State),
+		"Pause":      method("Pause", s.Pause),
+		"Resume":     method("Resume", s.Resume),
+		"Kill":       method("Kill", s.Kill),
+		"Pids":       method("Pids", s.Pids),
+		"CloseIO":    method("CloseIO", s.CloseIO),
+		"Checkpoint": method("Checkpoint", s.Checkpoint),
+		"Update":     method("Update", s.Update),
+		"Wait":       method("Wait", s.Wait),
+		"Stats":      method("Stats", s.Stats),
+		"Connect":    method("Connect", s.Connect),
+		"Shutdown":   method("Shutdown", s.ShutdownTask),
 	}
-	for _, name := range []string{taskV2, taskV3} {
-		srv.RegisterService(name, &ttrpc.ServiceDesc{Methods: methods})
-	}
+	srv.RegisterService(taskV3, &ttrpc.ServiceDesc{Methods: methods})
+	v2 := maps.Clone(methods)
+	v2["Pids"] = method("Pids", s.pidsV2)
+	srv.RegisterService(taskV2, &ttrpc.ServiceDesc{Methods: v2})
 }
 
 // method is the edge of the service: it reads a request and turns the error
 // of the answer into its form on the wire, for every RPC alike.
-func method[Req any, Resp proto.Message](handle func(context.Context, *Req) (Resp, error)) ttrpc.Method {
+func method[Req any, Resp proto.Message](name string, handle func(context.Context, *Req) (Resp, error)) ttrpc.Method {
 	return func(ctx context.Context, unmarshal func(any) error) (any, error) {
 		req := new(Req)
 		if err := unmarshal(req); err != nil {
 			return nil, err
 		}
+		began := time.Now()
 		resp, err := handle(ctx, req)
+		if log.G(ctx).Logger.IsLevelEnabled(log.DebugLevel) {
+			log.G(ctx).WithError(err).WithFields(log.Fields{"rpc": name, "took": time.Since(began)}).Debug("answered")
+		}
 		if err != nil {
 			return nil, errgrpc.ToGRPC(err)
 		}

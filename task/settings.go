@@ -126,6 +126,8 @@ func (s Settings) with(any *anypb.Any) (Options, error) {
 			return o, invalid("runtime options: %v", err)
 		}
 		return o.withRuntime(&r)
+	case v1Options:
+		return o.withV1(any.Value)
 	}
 	return o, invalid("runtime options of type %q", any.TypeUrl)
 }

@@ -41,13 +41,16 @@ func (c *Container) beginStart(execID string) (*process, error) {
 	if err := p.status.allow("start", Created); err != nil {
 		return nil, err
 	}
-	if !p.isInit() {
-		if c.dying {
-			return nil, fmt.Errorf("container %s init process is not running: %w", c.id, errdefs.ErrFailedPrecondition)
-		}
-		if err := c.init.status.allow("exec in", Created, Starting, Running); err != nil {
+	if c.deleting != nil {
+		return nil, fmt.Errorf("container %q is being deleted: %w", c.id, errdefs.ErrFailedPrecondition)
+	}
+	switch {
+	case !p.isInit():
+		if err := c.allowExec(); err != nil {
 			return nil, err
 		}
+	case c.dying:
+		return nil, fmt.Errorf("OCI runtime start failed: container process is already dead: %w", errdefs.ErrFailedPrecondition)
 	}
 	p.status.to(Starting)
 	p.starting = make(chan struct{})

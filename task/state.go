@@ -51,7 +51,7 @@ var transitions = map[Status][]Status{
 	Paused:   {Resuming, Stopped},
 	Resuming: {Running, Paused, Stopped},
 	Stopped:  {Deleting},
-	Deleting: {Deleted, Stopped, Created},
+	Deleting: {Deleted, Stopped},
 	Deleted:  {},
 }
 

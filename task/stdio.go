@@ -137,7 +137,7 @@ func (s *stdio) prepareTerminal(in *os.File, out *output) error {
 
 // run is called when the process exists: it closes the process's ends and
 // starts to copy.
-func (s *stdio) run(context.Context) error {
+func (s *stdio) run() error {
 	s.files.close()
 	if s.console != nil {
 		master, err := receiveFile(s.console)

@@ -21,6 +21,9 @@
 //     container's mount namespace and relies on its thread being destroyed
 //     after it, which the runtime cannot do to the main thread. The command
 //     locks its main goroutine to the main thread in an init function.
+//   - A start that fails leaves children behind that nobody waits for, and a
+//     zombie in the container's PID namespace holds up the exit of its init.
+//     They are reaped here (spawn.go).
 //   - Starting opens the exec FIFO in a goroutine that stays behind if init
 //     dies first. Here the FIFO is opened without blocking and watched
 //     together with init's pidfd.

@@ -43,7 +43,7 @@ func (Engine) Create(_ context.Context, r task.CreateRequest) (_ task.Instance, 
 	if err != nil {
 		return nil, fmt.Errorf("runc create failed: %w", err)
 	}
-	if err := container.Start(process); err != nil {
+	if err := spawn(func() error { return container.Start(process) }); err != nil {
 		return nil, errors.Join(fmt.Errorf("runc create failed: %w", err), destroy(container))
 	}
 	init, err := newChild(process)
@@ -53,7 +53,7 @@ func (Engine) Create(_ context.Context, r task.CreateRequest) (_ task.Instance, 
 		_, _ = process.Wait()
 		return nil, errors.Join(fmt.Errorf("runc create failed: %w", err), destroy(container))
 	}
-	return &instance{root: r.Root, id: r.ID, init: init}, nil
+	return &instance{root: r.Root, id: r.ID, init: init, updating: make(chan struct{}, 1)}, nil
 }
 
 // destroy removes what a failed create has left. That there is nothing is

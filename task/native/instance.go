@@ -17,6 +17,7 @@ import (
 type instance struct {
 	root, id string
 	init     *child
+	updating chan struct{} // holds a token while an update is under way
 }
 
 func (i *instance) Init() task.Child { return i.init }
@@ -36,7 +37,7 @@ func (i *instance) Exec(_ context.Context, p *specs.Process, f task.Files) (task
 	if err != nil {
 		return nil, fmt.Errorf("exec failed: %w", err)
 	}
-	if err := container.Start(process); err != nil {
+	if err := spawn(func() error { return container.Start(process) }); err != nil {
 		return nil, fmt.Errorf("exec failed: %w", err)
 	}
 	c, err := newChild(process)

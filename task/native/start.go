@@ -18,8 +18,9 @@ const startPoll = 100 * time.Millisecond
 var errDead = errors.New("runc start failed: container process is already dead")
 
 // Start opens the FIFO that init waits on to be opened. Init then writes a
-// byte to it and executes the container's program; that it has is known when
-// the FIFO ends, since init's descriptor closes on exec.
+// byte to it, closes it, runs the startContainer hooks and executes the
+// container's program. That byte is the last that it tells: should one of the
+// hooks or the exec fail, init exits.
 func (i *instance) Start(ctx context.Context) error {
 	path := i.execFIFO()
 	fifo, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)

@@ -13,7 +13,16 @@ import (
 //
 // Device rules are not touched: others, such as a GPU's hooks, may have added
 // to them.
-func (i *instance) Update(_ context.Context, r *specs.LinuxResources) error {
+//
+// An update writes all limits, those that it leaves as they are included; so
+// one that had read them before another changed them would take that back.
+func (i *instance) Update(ctx context.Context, r *specs.LinuxResources) error {
+	select {
+	case i.updating <- struct{}{}:
+		defer func() { <-i.updating }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	container, err := i.load()
 	if err != nil {
 		return err
@@ -23,7 +32,8 @@ func (i *instance) Update(_ context.Context, r *specs.LinuxResources) error {
 	if err != nil {
 		return err
 	}
-	merged.SkipDevices = true
+	// The old ones are what a failed update is rolled back to.
+	merged.SkipDevices, config.Cgroups.Resources.SkipDevices = true, true
 	// config is a shallow copy of the handle's own: both must not share what
 	// is changed, or a failed update could not be rolled back.
 	cg := *config.Cgroups
@@ -39,9 +49,7 @@ func merge(old *cgroups.Resources, r *specs.LinuxResources) (*cgroups.Resources,
 		return nil, err
 	}
 	mergeMemory(res, r.Memory)
-	if err := mergeCPU(res, r.CPU); err != nil {
-		return nil, err
-	}
+	mergeCPU(res, r.CPU)
 	if r.Pids != nil && r.Pids.Limit != nil {
 		res.PidsLimit = r.Pids.Limit
 	}
@@ -91,9 +99,9 @@ func mergeMemory(res *cgroups.Resources, m *specs.LinuxMemory) {
 	set(&res.MemoryCheckBeforeUpdate, m.CheckBeforeUpdate)
 }
 
-func mergeCPU(res *cgroups.Resources, c *specs.LinuxCPU) error {
+func mergeCPU(res *cgroups.Resources, c *specs.LinuxCPU) {
 	if c == nil {
-		return nil
+		return
 	}
 	if c.Shares != nil {
 		res.CpuShares = *c.Shares
@@ -120,7 +128,6 @@ func mergeCPU(res *cgroups.Resources, c *specs.LinuxCPU) error {
 	if c.Idle != nil {
 		res.CPUIdle = c.Idle
 	}
-	return nil
 }
 
 func mergeBlockIO(res *cgroups.Resources, b *specs.LinuxBlockIO) {

@@ -1,0 +1,160 @@
+package task
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
+	taskapi "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
+)
+
+func TestStartWhileCreatedIsDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		release := reach(t, r, "ending")
+		r.engine.last().init.exit(0)
+		release()
+		synctest.Wait()
+		wantEvents(t, r, "create c", "exit c", "delete c")
+	})
+}
+
+func TestDelete(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		i := r.run("c")
+		i.init.exit(3)
+		first := r.wait("c", "")
+		// After an error it can be tried again, and tells the same.
+		r.engine.on("delete", failing)
+		for range 2 {
+			if err := calls["delete"](t.Context(), r); !errors.Is(err, errFake) {
+				t.Error(err)
+			}
+			if s := r.status("c", ""); s != taskapi.Status_STOPPED {
+				t.Errorf("status %s", s)
+			}
+		}
+		r.engine.on("delete", nil)
+		how := r.delete("c", "")
+		if how.ExitStatus != 3 || how.Pid != uint32(i.init.pid) || !how.ExitedAt.AsTime().Equal(first.ExitedAt.AsTime()) {
+			t.Errorf("%v", how)
+		}
+		if again := r.delete("c", ""); again.String() != how.String() {
+			t.Errorf("second delete %v, first %v", again, how)
+		}
+		wantEvents(t, r, "create c", "start c", "exit c", "delete c")
+		// With a new container of that id the old one is forgotten.
+		r.run("c")
+		if err := calls["delete"](t.Context(), r); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("delete of a running container: %v", err)
+		}
+		r.finish()
+	})
+}
+
+func TestDeleteTwiceAtOnce(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			reach(t, r, "stopped")()
+			g := newGate()
+			r.engine.on("delete", g.hook)
+			ctx, cancel := context.WithCancel(t.Context())
+			results := make(chan error, 2)
+			go func() { results <- calls["delete"](ctx, r) }()
+			<-g.entered
+			go func() { results <- calls["delete"](t.Context(), r) }()
+			synctest.Wait()
+			cancel()
+			synctest.Wait()
+			if fails {
+				g.err = errFake
+			}
+			close(g.open)
+			for range 2 {
+				if err := <-results; (err != nil) != fails {
+					t.Errorf("fails %v: %v", fails, err)
+				}
+			}
+			r.engine.on("delete", nil)
+			r.delete("c", "")
+			wantEvents(t, r, "create c", "start c", "exit c", "delete c")
+		})
+	}
+}
+
+func TestDeleteIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		reach(t, r, "stopped")()
+		r.engine.on("delete", newGate().hook)
+		before := time.Now()
+		if err := calls["delete"](t.Context(), r); !errors.Is(err, context.DeadlineExceeded) || time.Since(before) > drainBudget+cleanupBudget {
+			t.Errorf("%v after %s", err, time.Since(before))
+		}
+		// An init that was never started and does not die.
+		r = newRig(t)
+		i := r.create("d")
+		i.init.stubborn.Store(true)
+		if _, err := r.Delete(t.Context(), &taskv3.DeleteRequest{ID: "d"}); err == nil {
+			t.Error("deleted with a living init")
+		}
+		i.init.exit(9)
+		synctest.Wait()
+		r.delete("d", "")
+	})
+}
+
+func TestWaitForExecThatNeverStarts(t *testing.T) {
+	for name, remove := range map[string]func(*rig){
+		"exec deleted":      func(r *rig) { r.delete("c", "e") },
+		"container deleted": func(r *rig) { r.kill("c", "", 9); r.wait("c", ""); r.delete("c", "") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.run("c")
+				r.addExec("c", "e")
+				ended := make(chan *taskv3.WaitResponse)
+				go func() { ended <- r.wait("c", "e") }()
+				synctest.Wait()
+				remove(r)
+				if w := <-ended; w.ExitStatus != statusNeverStarted {
+					t.Errorf("%v", w)
+				}
+				if strings.Contains(fmt.Sprint(r.log()), "exit c e") {
+					t.Errorf("exit of what never ran: %q", r.log())
+				}
+				r.finish()
+			})
+		})
+	}
+}
+
+func TestTombstones(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		for n := range 2 * maxTombstones {
+			id := fmt.Sprint("c", n)
+			r.run(id).init.exit(uint32(n))
+			r.wait(id, "")
+			r.delete(id, "")
+		}
+		for n := range 2 * maxTombstones {
+			how, err := r.Delete(t.Context(), &taskv3.DeleteRequest{ID: fmt.Sprint("c", n)})
+			if kept := n >= maxTombstones; (err == nil) != kept || kept && how.ExitStatus != uint32(n) {
+				t.Errorf("%d: %v, %v", n, how, err)
+			}
+		}
+		if n := len(r.ended.order); n != maxTombstones || len(r.ended.byID) != n {
+			t.Errorf("%d tombstones", n)
+		}
+	})
+}

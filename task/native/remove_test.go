@@ -1,0 +1,158 @@
+package native
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"containerd-shim-numa-v1/task"
+)
+
+// orphan makes a container whose shim is "dead": nobody waits for its init
+// until the test is over.
+func orphan(t *testing.T, spec *specs.Spec, start bool) (task.CreateRequest, *instance) {
+	t.Helper()
+	r := request(t, spec)
+	made, err := Engine{}.Create(t.Context(), r)
+	must(t, err)
+	i := made.(*instance)
+	t.Cleanup(func() {
+		_ = i.init.Signal(unix.SIGKILL)
+		i.init.Wait()
+		removeCgroups(spec.Linux.CgroupsPath)
+	})
+	if start {
+		must(t, i.Start(t.Context()))
+	}
+	return r, i
+}
+
+func remove(t *testing.T, r task.CreateRequest) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	must(t, Engine{}.Remove(ctx, r.Root, r.ID, r.Bundle))
+	if left := cgroupDirs(r.Spec.Linux.CgroupsPath); len(left) > 0 {
+		t.Errorf("cgroups left: %q", left)
+	}
+	if _, err := os.Lstat(filepath.Join(r.Root, r.ID)); !os.IsNotExist(err) {
+		t.Errorf("state left: %v", err)
+	}
+}
+
+func sharedPIDs(s *specs.Spec) *specs.Spec {
+	s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+	return s
+}
+
+func TestRemove(t *testing.T) {
+	leave := shell("for i in 0 1 2 3 4; do sleep 1000 & done; exec sleep 1000")
+	for name, c := range map[string]struct {
+		spec  func(id string) *specs.Spec
+		start bool
+		first func(*testing.T, task.CreateRequest, *instance)
+	}{
+		"running":              {spec: func(id string) *specs.Spec { return specOf(id, "sleep", "1000") }, start: true},
+		"created":              {spec: func(id string) *specs.Spec { return specOf(id, "sleep", "1000") }},
+		"shared PID namespace": {spec: func(id string) *specs.Spec { return sharedPIDs(specOf(id, leave...)) }, start: true},
+		"many processes":       {spec: func(id string) *specs.Spec { return specOf(id, leave...) }, start: true},
+		"paused":               {spec: func(id string) *specs.Spec { return specOf(id, leave...) }, start: true, first: func(t *testing.T, _ task.CreateRequest, i *instance) { must(t, i.Pause(t.Context())) }},
+		"shared, init gone":    {spec: func(id string) *specs.Spec { return sharedPIDs(specOf(id, leave...)) }, start: true, first: func(t *testing.T, _ task.CreateRequest, i *instance) { must(t, i.init.Signal(unix.SIGKILL)) }},
+		"no state.json":        {spec: func(id string) *specs.Spec { return specOf(id, leave...) }, start: true, first: loseState},
+		"no state.json, paused": {spec: func(id string) *specs.Spec { return specOf(id, leave...) }, start: true, first: func(t *testing.T, r task.CreateRequest, i *instance) {
+			must(t, i.Pause(t.Context()))
+			loseState(t, r, i)
+		}},
+		"state.json is garbage": {spec: func(id string) *specs.Spec { return specOf(id, leave...) }, start: true, first: spoilState},
+		"after an own Delete": {spec: func(id string) *specs.Spec { return specOf(id, "true") }, first: func(t *testing.T, _ task.CreateRequest, i *instance) {
+			must(t, i.init.Signal(unix.SIGKILL))
+			eventually(t, "deleted", func() bool { return i.Delete(t.Context()) == nil })
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, i := orphan(t, c.spec(newID()), c.start)
+			if c.start && name != "running" {
+				eventually(t, "its processes", func() bool { pids, _ := i.Pids(); return len(pids) >= 6 })
+			}
+			pids, _ := i.Pids()
+			if c.first != nil {
+				c.first(t, r, i)
+			}
+			remove(t, r)
+			remove(t, r)
+			for _, pid := range pids {
+				stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+				if err == nil && !strings.Contains(string(stat), ") Z ") && strings.Contains(string(stat), "(sleep)") {
+					t.Errorf("still there: %s", stat)
+				}
+			}
+		})
+	}
+}
+
+func loseState(t *testing.T, r task.CreateRequest, _ *instance) {
+	must(t, os.Remove(filepath.Join(r.Root, r.ID, "state.json")))
+}
+
+func spoilState(t *testing.T, r task.CreateRequest, _ *instance) {
+	must(t, os.WriteFile(filepath.Join(r.Root, r.ID, "state.json"), []byte(`{"id":`), 0o600))
+}
+
+func TestRemoveManyTimesAtOnce(t *testing.T) {
+	r, _ := orphan(t, specOf(newID(), "sleep", "1000"), true)
+	var all sync.WaitGroup
+	for range 4 {
+		// One that comes second may fail on what the first takes away from
+		// under it; containerd asks again.
+		all.Go(func() { _ = Engine{}.Remove(t.Context(), r.Root, r.ID, r.Bundle) })
+	}
+	all.Wait()
+	remove(t, r)
+}
+
+// Where the shim has no container, nothing is touched, whatever the bundle
+// names: the cgroup may be another's.
+func TestRemoveTouchesNoOther(t *testing.T) {
+	other := run(t, specOf(newID(), "sleep", "1000"))
+	mine := request(t, specOf(other.id, "sleep", "1000"))
+	must(t, Engine{}.Remove(t.Context(), mine.Root, mine.ID, mine.Bundle))
+	must(t, Engine{}.Remove(t.Context(), mine.Root, mine.ID, "/nonexistent"))
+	// Nor by a create that fails because the cgroup is taken.
+	if _, err := (Engine{}).Create(t.Context(), mine); err == nil || !strings.Contains(err.Error(), "not empty") {
+		t.Errorf("create in another's cgroup: %v", err)
+	}
+	must(t, Engine{}.Remove(t.Context(), mine.Root, mine.ID, mine.Bundle))
+	if other.init.gone() {
+		t.Fatal("another container was killed")
+	}
+	if s := other.exec("true").status(t); s != 0 {
+		t.Errorf("exec in the other: exit status %d", s)
+	}
+}
+
+// What lies below a state directory is not removed with it.
+func TestRemoveStateDirIsShallow(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "c")
+	deep := filepath.Join(dir, "criu-root", "file")
+	must(t, os.MkdirAll(filepath.Dir(deep), 0o700))
+	must(t, os.WriteFile(deep, nil, 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "exec.fifo"), nil, 0o600))
+	if removeStateDir(dir) == nil {
+		t.Error("removed with something below it")
+	}
+	if _, err := os.Stat(deep); err != nil {
+		t.Error(err)
+	}
+	must(t, os.RemoveAll(filepath.Dir(deep)))
+	must(t, removeStateDir(dir))
+	must(t, removeStateDir(dir))
+}

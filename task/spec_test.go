@@ -1,0 +1,105 @@
+package task
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+)
+
+func TestLoadSpec(t *testing.T) {
+	dir := bundle(t, `{"root":{"path":"rootfs"},"process":{"args":["x"],"cwd":"/"},"linux":{},
+		"mounts":[{"source":"a","type":"bind"},{"source":"b","options":["rbind"]},{"source":"/c","type":"bind"},{"source":"tmpfs","type":"tmpfs"}]}`)
+	s, err := loadSpec(dir)
+	must(t, err)
+	if s.Root.Path != filepath.Join(dir, "rootfs") {
+		t.Errorf("root %q", s.Root.Path)
+	}
+	for i, want := range []string{filepath.Join(dir, "a"), filepath.Join(dir, "b"), "/c", "tmpfs"} {
+		if s.Mounts[i].Source != want {
+			t.Errorf("source %q, want %q", s.Mounts[i].Source, want)
+		}
+	}
+}
+
+func TestMalformedSpecs(t *testing.T) {
+	good := `{"root":{"path":"r"},"process":{"args":["x"],"cwd":"/"},"linux":{}}`
+	if _, err := loadSpec(bundle(t, good)); err != nil {
+		t.Fatal(err)
+	}
+	for spec, words := range map[string]string{
+		"":                                    "container spec",
+		"null":                                "root.path",
+		"[]":                                  "container spec",
+		"{":                                   "container spec",
+		"{}":                                  "root.path",
+		good + "x":                            "container spec",
+		strings.Replace(good, `"r"`, `""`, 1): "root.path",
+		strings.Replace(good, `{"path":"r"}`, `null`, 1):                                  "root.path",
+		strings.Replace(good, `,"linux":{}`, ``, 1):                                       "linux must be set",
+		strings.Replace(good, `"cwd":"/"`, `"cwd":"x"`, 1):                                `"x" is not an absolute path`,
+		strings.Replace(good, `,"cwd":"/"`, ``, 1):                                        "process.cwd",
+		strings.Replace(good, `["x"]`, `[]`, 1):                                           "process.args",
+		strings.Replace(good, `["x"]`, `[1]`, 1):                                          "container spec",
+		strings.Replace(good, `"linux":{}`, `"linux":NaN`, 1):                             "container spec",
+		strings.Replace(good, `"linux":{}`, `"linux":{"uidMappings":[{"hostID":-1}]}`, 1): "container spec",
+		`{"root":` + strings.Repeat(`[`, 20000):                                           "container spec",
+	} {
+		_, err := loadSpec(bundle(t, spec))
+		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), words) {
+			t.Errorf("%.80q: %v, want %q", spec, err, words)
+		}
+	}
+	huge := bundle(t, "{}")
+	must(t, os.Truncate(filepath.Join(huge, "config.json"), maxSpecSize+1))
+	if _, err := loadSpec(huge); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Error(err)
+	}
+	if _, err := loadSpec(t.TempDir()); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+func TestAttachOnHost(t *testing.T) {
+	for linux, onHost := range map[string]bool{
+		`"linux":{"namespaces":[{"type":"mount"}]}`:                               false,
+		`"linux":{"namespaces":[{"type":"mount"}],"rootfsPropagation":"private"}`: false,
+		`"linux":{"namespaces":[{"type":"mount"}],"rootfsPropagation":"rslave"}`:  false,
+		`"linux":{"namespaces":[{"type":"mount"}],"rootfsPropagation":"rshared"}`: true,
+		`"linux":{"namespaces":[{"type":"mount","path":"/proc/1/ns/mnt"}]}`:       true,
+		`"linux":{}`: true,
+		`"hooks":{"prestart":[{"path":"/x"}]},"linux":{"namespaces":[{"type":"mount"}]}`:      true,
+		`"hooks":{"createRuntime":[{"path":"/x"}]},"linux":{"namespaces":[{"type":"mount"}]}`: true,
+		`"hooks":{"poststop":[{"path":"/x"}]},"linux":{"namespaces":[{"type":"mount"}]}`:      false,
+	} {
+		s, err := loadSpec(bundle(t, `{"root":{"path":"r"},"process":{"args":["x"],"cwd":"/"},`+linux+`}`))
+		must(t, err)
+		if why := attachOnHost(s); (why != "") != onHost {
+			t.Errorf("%s: %q", linux, why)
+		}
+	}
+}
+
+// FuzzSpec: whatever a config.json holds, reading it ends in an error or in
+// answers.
+func FuzzSpec(f *testing.F) {
+	f.Add(ownPIDs)
+	f.Add(sharedPIDs)
+	f.Add(`{"root":{"path":"../../x"},"process":{"args":["x"],"cwd":"/"},"linux":{"uidMappings":[{}],"namespaces":[{}]},"hooks":{"prestart":[{}]},"mounts":[{},{"type":"bind","source":"\u0000"}]}`)
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, spec string) {
+		must(t, os.WriteFile(filepath.Join(dir, "config.json"), []byte(spec), 0o600))
+		s, err := loadSpec(dir)
+		if err != nil {
+			return
+		}
+		if !filepath.IsAbs(s.Root.Path) {
+			t.Errorf("root %q", s.Root.Path)
+		}
+		_, _, _ = attachOnHost(s), hostIDs(s), sharesPIDNamespace(s)
+		_, _, _ = userNSPath(s), Options{}.systemdCgroup(s), Options{}.owner(s)
+	})
+}
