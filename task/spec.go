@@ -119,7 +119,8 @@ func attachOnHost(s *specs.Spec) string {
 // prestart hooks are deprecated in the runtime-spec but NVIDIA's toolkit, for
 // one, still uses them.
 func prestart(h *specs.Hooks) []specs.Hook {
-	return h.Prestart //nolint:staticcheck // SA1019: still in use.
+	//lint:ignore SA1019 deprecated, and in use
+	return h.Prestart
 }
 
 // hostIDs are the ids on the host of the container's root.

@@ -1,6 +1,7 @@
 package native
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -123,7 +124,7 @@ func (c *child) Signal(sig unix.Signal) error {
 	if err := conn.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), sig, nil, 0) }); err != nil {
 		return os.ErrProcessDone
 	}
-	if sent == unix.ESRCH { //nolint:errorlint // a system call's error, unwrapped
+	if errors.Is(sent, unix.ESRCH) {
 		return os.ErrProcessDone
 	}
 	return sent

@@ -113,14 +113,6 @@ func (s *scene) newID() string {
 	return id
 }
 
-// adopt makes a container that something else creates part of the scene.
-func (s *scene) adopt(id string) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ids = append(s.ids, id)
-	return id
-}
-
 // keepIO remembers a process's streams, to be closed after the test.
 func (s *scene) keepIO(io cio.IO) {
 	s.mu.Lock()

@@ -70,8 +70,8 @@ func TestEndToEnd(t *testing.T) {
 	files := map[string]string{
 		"/src/bin":               shims,
 		"/src/test/go.mod":       "../go.mod",
-		"/src/test/e2e/e2e.test": build(t, "..", "test", "-c", "./e2e"),
-		"/usr/local/lib/payload": build(t, "..", "build", "./payload"),
+		"/src/test/e2e/e2e.test": build(t, "..", "", "test", "-c", "./e2e"),
+		"/usr/local/lib/payload": build(t, "..", "", "build", "./payload"),
 		"/usr/local/bin/go":      standIn,
 	}
 	for _, program := range []string{tools.Containerd, tools.Runc} {

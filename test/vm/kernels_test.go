@@ -12,7 +12,7 @@ var hostTools = []string{"/usr/bin/id", "/usr/sbin/mkfs.ext4"}
 
 // TestRootfs runs the tests of package rootfs under each kernel.
 func TestRootfs(t *testing.T) {
-	program := build(t, "../../rootfs", "test", "-c", ".")
+	program := build(t, "../../rootfs", productTags, "test", "-c", ".")
 	for _, series := range kernels() {
 		t.Run(series, func(t *testing.T) {
 			runTests(t, vm.Boot{
@@ -30,7 +30,7 @@ func TestRootfs(t *testing.T) {
 // TestCgroups runs the tests of package cgroups on cgroup v2 under the oldest
 // and the newest kernel, and on v1 under the oldest, which still has all of it.
 func TestCgroups(t *testing.T) {
-	program := build(t, "../../cgroups", "test", "-c", ".")
+	program := build(t, "../../cgroups", productTags, "test", "-c", ".")
 	for _, test := range []struct {
 		name, series string
 		v1           bool

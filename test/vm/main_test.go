@@ -1,11 +1,11 @@
 package vm_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,14 +33,14 @@ func newest() string { return kernels()[len(kernels())-1] }
 const productTags = "no_grpc seccomp runc_nocriu netgo osusergo"
 
 // build builds a program or, by "test -c", a test binary in the directory
-// module, static, and returns its path.
-func build(t *testing.T, module string, args ...string) string {
+// module, static, and returns its path. The last of args is the package.
+func build(t *testing.T, module, tags string, args ...string) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("boots a guest: not with -short")
 	}
 	path := filepath.Join(t.TempDir(), "program")
-	cmd := exec.Command("go", slices.Concat(args[:len(args)-1], []string{"-tags", productTags, "-o", path}, args[len(args)-1:])...)
+	cmd := exec.Command("go", slices.Concat(args[:len(args)-1], []string{"-tags", tags, "-o", path}, args[len(args)-1:])...)
 	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -49,7 +49,7 @@ func build(t *testing.T, module string, args ...string) string {
 	return path
 }
 
-// boot boots the guest and says how it went.
+// boot runs the guest; one that ends without an exit status fails the test.
 func boot(t *testing.T, b vm.Boot) vm.Result {
 	t.Helper()
 	if testing.Short() {
@@ -126,10 +126,12 @@ func parse(t *testing.T, output []byte) []testResult {
 	}
 	var results []testResult
 	index := make(map[string]int)
-	for s := bufio.NewScanner(bytes.NewReader(events)); s.Scan(); {
+	for d := json.NewDecoder(bytes.NewReader(events)); ; {
 		var event struct{ Action, Test, Output string }
-		if err := json.Unmarshal(s.Bytes(), &event); err != nil {
-			t.Fatalf("test2json printed %q: %v", s.Text(), err)
+		if err := d.Decode(&event); err == io.EOF {
+			return results
+		} else if err != nil {
+			t.Fatalf("read what test2json printed: %v", err)
 		}
 		if event.Test == "" {
 			continue
@@ -147,5 +149,4 @@ func parse(t *testing.T, output []byte) []testResult {
 			results[i].output += event.Output
 		}
 	}
-	return results
 }

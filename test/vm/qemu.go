@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -64,6 +65,9 @@ var (
 // run boots the machine once and fills in r. It reports whether the command
 // started.
 func (m machine) run(ctx context.Context, b Boot, r *Result) (started bool, err error) {
+	// The parent whose death kills QEMU is a thread, prctl(2): hold it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	bound := time.AfterFunc(bootBound, func() { stop(errBootBound) })
@@ -86,7 +90,7 @@ func (m machine) run(ctx context.Context, b Boot, r *Result) (started bool, err 
 	cmd := exec.CommandContext(ctx, m.command[0], m.command[1:]...)
 	cmd.Stderr = &stderr
 	cmd.ExtraFiles = []*os.File{consoleWrite, framesWrite}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	begin := time.Now()
 	if err := cmd.Start(); err != nil {
 		return false, fmt.Errorf("start QEMU: %w", err)
