@@ -15,7 +15,7 @@ GOTEST := go test $(GOTESTFLAGS) -tags '$(TAGS)'
 TEST_TIMEOUT ?= 20m
 FUZZTIME ?= 20s
 # The packages that `make deps` needs on Debian.
-PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git busybox-static ca-certificates
+PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git busybox-static erofs-utils ca-certificates
 OUTPUT := .output
 
 .PHONY: help build install demo test test-unit test-e2e bench fuzz lint fmt cover dev clean deps tools

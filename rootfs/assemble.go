@@ -29,14 +29,29 @@ type Options struct {
 	UserNS string
 	// Cache keeps user namespaces between calls. May be nil.
 	Cache *UserNSCache
+	// Base keeps shared bases between calls, see there. Overlays do without
+	// one where it is nil.
+	Base *BaseCache
+	// Workshop keeps what kernels before Linux 6.15 need between calls. If
+	// nil, a call that needs it makes its own.
+	Workshop *Workshop
+	// Tier forces a way to mount overlays; Auto is the best that the kernel
+	// has.
+	Tier Tier
+	// Target is the directory, an absolute path, that the tree is mounted on
+	// if nothing better than [Host] works. If "", Assemble fails then.
+	Target string
 }
 
 // Stats says what an assembly took.
 type Stats struct {
-	Layers   int           // lower directories of overlays
-	Mounts   int           // file systems mounted, detached
-	Clones   int           // mounts cloned, detached
-	Attached int           // operations on a mount table: 0, or 1 after Attach
+	Tier     Tier          // how overlays were mounted; Auto if there is none
+	Base     bool          // on a shared base
+	Layers   int           // lower directories of overlays that were named to the kernel
+	Mounts   int           // file systems mounted
+	Clones   int           // mounts cloned
+	Attached int           // operations on the caller's mount table
+	Private  int           // operations on a mount table that nobody else sees
 	Syscalls int           // without those that make a user namespace
 	Duration time.Duration // of Assemble
 	UserNS   time.Duration // the part of Duration spent on user namespaces
@@ -47,59 +62,113 @@ type Stats struct {
 type Tree struct {
 	file   *os.File // nil once attached or closed
 	target *os.File // the memfd of a handover
+	host   string   // where Assemble attached it
 	stats  Stats
+	held   []int // clones and layers that the overlays were made of
 }
 
 // assembly is the state of one call of Assemble.
 type assembly struct {
 	calls
-	ctx     context.Context
-	options Options
-	stats   Stats
+	ctx      context.Context
+	options  Options
+	workshop *Workshop
+	host     bool // the root is attached on the host, at options.Target
+	stats    Stats
+	held     []int // descriptors for the tree to close
 }
 
 // Assemble mounts the first of mounts as the root of a detached tree and
 // attaches the others below it, each on the directory or file that its Target
-// names when resolved within the root. No mount table changes, and nothing is
-// left behind on failure. Errors of a mount are *MountError; they match
-// [ErrInvalid], [ErrUnsupported] or [ErrNeedsPath] where one applies. ctx is
-// looked at between mounts: none of the system calls can be cancelled.
-func Assemble(ctx context.Context, mounts []Mount, o Options) (*Tree, error) {
+// names when resolved within the root. The caller's mount table does not
+// change, unless [Tree.Host] says so, and nothing is left behind on failure.
+// Errors of a mount are *MountError; they match [ErrInvalid], [ErrUnsupported]
+// or [ErrNeedsPath] where one applies. ctx is looked at between mounts: none
+// of the system calls can be cancelled.
+func Assemble(ctx context.Context, mounts []Mount, o Options) (_ *Tree, err error) {
 	begin := time.Now()
-	requests, err := parseAll(mounts)
+	if o.Target != "" && (!path.IsAbs(o.Target) || path.Clean(o.Target) == "/") {
+		return nil, fmt.Errorf("assemble root filesystem on %q: not an absolute path below /: %w", o.Target, ErrInvalid)
+	}
+	requests, err := parseAll(mounts, o.Base.knows)
 	if err != nil {
 		return nil, err
 	}
-	a := &assembly{ctx: ctx, options: o}
+	a := &assembly{ctx: ctx, options: o, workshop: o.Workshop}
+	if a.workshop == nil {
+		a.workshop = &Workshop{}
+		defer a.workshop.Close()
+	}
 	root := -1
 	for i, r := range requests {
 		fd, err := a.mount(r)
-		if err == nil && i > 0 {
-			err = a.attachBelow(r, root, fd)
-			a.close(fd)
+		switch {
+		case err != nil:
+		case i == 0:
+			root = fd
+		default:
+			root, err = a.attachBelow(r, root, fd)
 		}
 		if err != nil {
-			if root >= 0 {
-				a.close(root)
-			}
+			a.abandon(root)
 			return nil, err
 		}
-		if i == 0 {
-			root = fd
+	}
+	if a.options.Tier == Host && !a.host {
+		if err := a.attachRoot(requests[0], root); err != nil {
+			a.abandon(-1)
+			return nil, err
 		}
+	}
+	t := &Tree{held: a.held}
+	if a.host {
+		t.host = o.Target
+	} else {
+		t.file = os.NewFile(uintptr(root), "mount:rootfs")
 	}
 	a.stats.Syscalls = a.n
 	a.stats.Duration = time.Since(begin)
-	return &Tree{file: os.NewFile(uintptr(root), "mount:rootfs"), stats: a.stats}, nil
+	t.stats = a.stats
+	return t, nil
 }
 
-func parseAll(mounts []Mount) ([]*request, error) {
+// abandon takes back what was made of the tree.
+func (a *assembly) abandon(root int) {
+	if root >= 0 {
+		a.close(root)
+	}
+	if a.host {
+		_ = Detach(a.options.Target) // the error that led here says more
+	}
+	for _, fd := range a.held {
+		a.close(fd)
+	}
+}
+
+// attachRoot attaches a tree without an overlay, which is what [Host] means
+// for it.
+func (a *assembly) attachRoot(r *request, root int) error {
+	defer a.close(root)
+	if a.options.Target == "" {
+		return r.needsPath("", "no mount point was given")
+	}
+	if err := a.do(func() error {
+		return unix.MoveMount(root, "", unix.AT_FDCWD, a.options.Target, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	}); err != nil {
+		return r.fail("move_mount", a.options.Target, err)
+	}
+	a.stats.Attached++
+	a.host = true
+	return nil
+}
+
+func parseAll(mounts []Mount, known func(list string) bool) ([]*request, error) {
 	if len(mounts) == 0 {
 		return nil, fmt.Errorf("assemble root filesystem: no mounts: %w", ErrInvalid)
 	}
 	requests := make([]*request, len(mounts))
 	for i, m := range mounts {
-		r, err := parse(m)
+		r, err := parse(m, known)
 		if err != nil {
 			return nil, err
 		}
@@ -129,25 +198,78 @@ func (a *assembly) mount(r *request) (int, error) {
 	return a.mountFilesystem(r)
 }
 
-// attachBelow attaches the detached mount fd to the detached tree root.
-func (a *assembly) attachBelow(r *request, root, fd int) error {
+// attachBelow attaches the mount fd, which it closes, to the tree root, and
+// gives the tree.
+func (a *assembly) attachBelow(r *request, root, fd int) (int, error) {
+	defer a.close(fd)
+	dir := root
+	if a.host {
+		var err error
+		if dir, err = a.openDir(unix.AT_FDCWD, a.options.Target, 0); err != nil {
+			return root, r.fail("open", a.options.Target, err)
+		}
+		defer a.close(dir)
+		a.stats.Attached++
+	}
+	err := a.moveBelow(r, dir, fd)
+	if a.host || !errors.Is(err, unix.EINVAL) {
+		return root, err
+	}
+	joined, err := a.joinPrivately(r, root, fd)
+	if err == nil {
+		a.close(root)
+		root = joined
+	}
+	return root, err
+}
+
+// joinPrivately attaches fd below root before Linux 6.15, when a tree must be
+// attached to be added to. It gives a clone of the whole.
+func (a *assembly) joinPrivately(r *request, root, fd int) (joined int, err error) {
+	a.stats.Private += 2
+	err = a.workshop.inside(&a.calls, func() error {
+		return inOrder(
+			func() error {
+				return a.do(func() error {
+					return unix.MoveMount(root, "", unix.AT_FDCWD, rootDir, unix.MOVE_MOUNT_F_EMPTY_PATH)
+				})
+			},
+			func() error { return a.moveBelow(r, root, fd) },
+			func() (err error) {
+				joined, err = a.openTree(unix.AT_FDCWD, rootDir, unix.AT_RECURSIVE)
+				return err
+			})
+	})
+	var failed *MountError
+	switch {
+	case err == nil:
+		return joined, nil
+	case errors.As(err, &failed):
+		return -1, err
+	}
+	return -1, r.fail("attach privately", r.Target, err)
+}
+
+// moveBelow attaches fd where r says below the mount root.
+func (a *assembly) moveBelow(r *request, root, fd int) error {
 	target, err := a.open(root, r.Target, unix.O_PATH, resolveTarget)
 	if err != nil {
 		return r.fail("open target", r.Target, err)
 	}
 	defer a.close(target)
 	if err := a.moveOnto(fd, target); err != nil {
-		e := r.fail("move_mount", r.Target, err)
-		if errors.Is(err, unix.EINVAL) { // before Linux 6.15
-			e.Kind = ErrUnsupported
-		}
-		return e
+		return r.fail("move_mount", r.Target, err)
 	}
 	return nil
 }
 
+// Host is the directory that Assemble attached the tree to, because nothing
+// else works or [Host] was asked for; [Detach] is due in the end. It is "" for
+// a detached tree.
+func (t *Tree) Host() string { return t.host }
+
 // File is the root of the detached tree, an O_PATH descriptor that belongs to
-// the tree. It is nil after Attach or Close.
+// the tree. It is nil after Attach or Close, and if Host is not "".
 func (t *Tree) File() *os.File { return t.file }
 
 // Stats says what the tree took.
@@ -180,7 +302,7 @@ func (t *Tree) Attach(target string) error {
 	return t.Close()
 }
 
-// Close releases the tree's descriptors. A tree that was not attached, here or
+// Close releases the tree's descriptors, and the clones that it was made from. A tree that was not attached, here or
 // by the process it was handed to, is gone then. Closing twice is allowed.
 func (t *Tree) Close() error {
 	var errs []error
@@ -190,5 +312,9 @@ func (t *Tree) Close() error {
 			*f = nil
 		}
 	}
+	for _, fd := range t.held {
+		_ = unix.Close(fd)
+	}
+	t.held = nil
 	return errors.Join(errs...)
 }

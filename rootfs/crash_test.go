@@ -14,21 +14,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// playAssembler assembles the mount whose options are args over and over.
+// inFlight is how many root filesystems are being assembled when the process
+// is killed.
+const inFlight = 20
+
+// playAssembler assembles over and over, in the tier args[0], as many at once
+// as there are further arguments: the options of an overlay, one per line.
 func playAssembler(args []string) error {
-	fmt.Println("ready")
-	for {
-		tree, err := Assemble(context.Background(), []Mount{{Type: "overlay", Source: "overlay", Options: args}}, Options{})
-		if err != nil {
-			return err
-		}
-		if _, err := tree.Handover("/nonexistent"); err != nil {
-			return err
-		}
-		if err := tree.Close(); err != nil {
-			return err
-		}
+	tier, err := ParseTier(args[0])
+	if err != nil {
+		return err
 	}
+	o := Options{Tier: tier, Workshop: &Workshop{}}
+	failed := make(chan error)
+	for _, options := range args[1:] {
+		m := Mount{Type: "overlay", Source: "overlay", Options: strings.Split(options, "\n")}
+		go func() {
+			for {
+				tree, err := Assemble(context.Background(), []Mount{m}, o)
+				if err == nil {
+					_, err = tree.Handover("/nonexistent")
+				}
+				if err != nil {
+					failed <- err
+				}
+				if err := tree.Close(); err != nil {
+					failed <- err
+				}
+			}
+		}()
+	}
+	fmt.Println("ready")
+	return <-failed
 }
 
 // playNamespace makes user namespaces over and over.
@@ -69,31 +86,42 @@ func kill(t *testing.T, cmd *exec.Cmd, after time.Duration) {
 	_ = cmd.Wait() // killed
 }
 
-// Killed at any instant, an assembly leaves no mount, no process and no file,
+// Killed at any instant, assemblies leave no mount, no process and no file,
 // and nothing keeps the layers' file system busy.
 func TestKilled(t *testing.T) {
 	requireRoot(t)
-	dir := t.TempDir()
-	for i := range 12 {
-		unchanged(t)
-		must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"))
-		s := newSnapshot(t, dir, 20)
-		kill(t, play("assembler", s.idmapped(t).Options...), time.Duration(i)*700*time.Microsecond)
-		if left := orphans(t, userNSProcess); left != "" {
-			t.Errorf("left behind: %s", left)
+	for _, tier := range tiers(t) {
+		if tier == Host {
+			continue // leaves what is attached on the host to Detach
 		}
-		work, err := os.ReadDir(s.dir)
-		if err != nil || len(work) != 21 {
-			t.Errorf("%d entries in the snapshot directory: %v", len(work), err)
-		}
-		// Closing of the dead process's mounts may still be under way.
-		for range 100 {
-			if err = unix.Unmount(dir, 0); err != unix.EBUSY {
-				break
+		t.Run(tier.String(), func(t *testing.T) {
+			unchanged(t)
+			dir := t.TempDir()
+			for i := range 12 {
+				mountScratch(t, dir)
+				s := newSnapshot(t, dir, 20)
+				args := []string{tier.String()}
+				for range inFlight {
+					args = append(args, strings.Join(s.fresh(t, true).Options, "\n"))
+				}
+				kill(t, play("assembler", args...), time.Duration(i)*1700*time.Microsecond)
+				if left := orphans(t, userNSProcess); left != "" {
+					t.Errorf("left behind: %s", left)
+				}
+				if entries, err := os.ReadDir(s.dir); err != nil || len(entries) != 21+inFlight {
+					t.Errorf("%d entries in the snapshot directory: %v", len(entries), err)
+				}
+				// Closing of the dead process's mounts may still be under way.
+				var err error
+				for range 300 {
+					if err = unix.Unmount(dir, 0); err != unix.EBUSY {
+						break
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+				must(t, err)
 			}
-			time.Sleep(10 * time.Millisecond)
-		}
-		must(t, err)
+		})
 	}
 }
 

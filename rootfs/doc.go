@@ -20,24 +20,35 @@
 //
 // # How an overlay is made
 //
-// Each lower directory is opened beneath the directory that all of them share
-// and given to overlayfs as a descriptor, so that neither the length of its
-// name nor an escape character matters and no symbolic link below the shared
-// directory can redirect it. With an ID mapping the shared directory is cloned
-// once, detached and not recursive; the clone is ID-mapped, read-only, nosuid
-// and nodev, and the layers are opened through it. A layer that lies on another
-// mount than the shared directory (it would be seen as the empty directory
-// underneath) gets a clone of its own. Clones are closed once the overlay
-// exists: overlayfs keeps private ones. The upper and work directories are
-// never ID-mapped: overlayfs would come up read-only, and the snapshotter has
-// already given them to the mapped root.
+// The directory that all lower directories share is cloned once, detached; the
+// clone is read-only, nosuid, nodev, follows no symbolic links, and has the ID
+// mapping if there is one. Layers are given to overlayfs through the clone, by
+// descriptor, or from 64 of them on by their names below it (fewer, without a
+// mapping, are opened from the directory itself). A layer that is a mount of
+// its own gets a clone of its own; it is never seen as the empty directory
+// underneath. The upper and work directories are never ID-mapped: overlayfs
+// would come up read-only, and the snapshotter has already given them to the
+// mapped root.
+//
+// # Tiers
+//
+// Kernels before Linux 6.15 want layers to be attached somewhere. There the
+// clone is attached in a mount namespace that nobody else sees ([Workshop]),
+// the overlay is made in it, and its descriptor is brought out. Only where
+// that is impossible as well is an overlay mounted on the host. Each [Tier]
+// gives the same container. The kernel is not asked for its version: the best
+// tier is tried, and if it fails as on a kernel without it, a probe tells
+// whether that is the reason.
 //
 // # Invariants
 //
-//   - Assemble changes no mount table; killed at any instant, it leaves
-//     nothing behind.
-//   - A clone of layers is attached nowhere and inherited by nobody: every
-//     descriptor is close-on-exec.
+//   - Unless [Tree.Host] says otherwise, Assemble changes no mount table that
+//     anybody sees; killed at any instant, it leaves nothing behind.
+//   - The number of operations on mount tables does not depend on the number
+//     of layers.
+//   - A clone of layers is attached nowhere that a container could reach, and
+//     inherited by nobody: every descriptor is close-on-exec. It ends with
+//     Close of the tree at the latest, or with the process.
 //   - Bad input is refused before the first system call.
 //   - No file is removed, whatever fails.
 //
@@ -50,8 +61,9 @@
 // # Kernel
 //
 // Linux 6.15: detached mounts as overlay layers, O_PATH descriptors in
-// FSCONFIG_SET_FD, move_mount into a detached tree. Where the kernel refuses
-// for lack of these the error matches [ErrUnsupported], and the caller may
-// mount another way. mount_setattr (5.12) and idmapped tmpfs (6.3), ext4 and
-// xfs (5.12), btrfs (5.15), erofs (5.19) bound what can be ID-mapped.
+// FSCONFIG_SET_FD, move_mount into a detached tree. The other tiers need less,
+// down to 5.14, or 5.19 with an ID mapping. Where nothing works the error
+// matches [ErrUnsupported]. What can be ID-mapped is bounded by mount_setattr
+// (5.12) and idmapped ext4 and xfs (5.12), btrfs (5.15), erofs (5.19), tmpfs
+// (6.3).
 package rootfs

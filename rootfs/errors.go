@@ -81,6 +81,13 @@ func (m Mount) invalid(option, format string, args ...any) *MountError {
 	return e
 }
 
+// unsupported reports that another way to mount may work.
+func (m Mount) unsupported(op, option string, err error) *MountError {
+	e := m.fail(op, option, err)
+	e.Kind = ErrUnsupported
+	return e
+}
+
 // needsPath reports that the mount cannot be made detached.
 func (m Mount) needsPath(option, reason string) *MountError {
 	e := m.fail("check", option, errors.New(reason))

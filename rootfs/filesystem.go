@@ -3,6 +3,7 @@ package rootfs
 import (
 	"errors"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,23 +12,68 @@ import (
 // kernel copies 256 bytes including the NUL.
 const maxString = 255
 
+var errTooLong = errors.New("longer than the 255 bytes that fsconfig takes")
+
 // mountFilesystem makes a detached mount of any type that is neither a bind
 // mount nor an overlay.
 func (a *assembly) mountFilesystem(r *request) (mount int, err error) {
+	switch {
+	case !r.loop:
+		mount, err = a.mountSource(r, r.Source)
+	case r.Type == "erofs" && !r.directIO:
+		// Needs no device since Linux 6.12, if configured so.
+		mount, err = a.mountSource(r, r.Source)
+		if err != nil && needsDevice(err) {
+			mount, err = a.mountLoop(r)
+		}
+	default:
+		mount, err = a.mountLoop(r)
+	}
+	if err != nil || r.ids == nil {
+		return mount, err
+	}
+	ns, err := a.userNS(r)
+	if err == nil {
+		defer ns.Close()
+		if err = a.idmap(mount, 0, 0, ns); err == nil {
+			return mount, nil
+		}
+		err = r.fail("mount_setattr", "uidmap, gidmap", err)
+	}
+	a.close(mount)
+	return -1, err
+}
+
+// needsDevice reports that a file system cannot be mounted from a file: there
+// is no support for it, or not for files of this file system.
+func needsDevice(err error) bool {
+	return errors.Is(err, unix.ENOTBLK) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+func (a *assembly) mountLoop(r *request) (int, error) {
+	device, name, err := a.loopDevice(r.Source, r.readOnly, r.directIO)
+	if err != nil {
+		return -1, r.fail("loop device", "", err)
+	}
+	// The device frees itself with its last user: from here on, the mount.
+	defer a.close(device)
+	return a.mountSource(r, name)
+}
+
+// mountSource mounts what source names.
+func (a *assembly) mountSource(r *request, source string) (mount int, err error) {
 	fs, err := a.fsopen(r.Type)
 	if err != nil {
 		return -1, r.fail("fsopen", "", err)
 	}
 	defer a.close(fs)
-	source := r.Source
-	if r.loop {
-		device, name, err := a.loopDevice(r.Source, r.readOnly, r.directIO)
+	if len(source) > maxString && source[0] == '/' {
+		file, err := a.open(unix.AT_FDCWD, source, unix.O_PATH, 0)
 		if err != nil {
-			return -1, r.fail("loop device", "", err)
+			return -1, r.fail("open", source, err)
 		}
-		// The device frees itself with its last user: from here on, the mount.
-		defer a.close(device)
-		source = name
+		defer a.close(file)
+		source = "/proc/self/fd/" + strconv.Itoa(file)
 	}
 	if source != "" {
 		if err := a.setValue(r, fs, option{key: "source", value: source}); err != nil {
@@ -47,19 +93,7 @@ func (a *assembly) mountFilesystem(r *request) (mount int, err error) {
 		return -1, r.fail("fsmount", "", err)
 	}
 	a.stats.Mounts++
-	if r.ids == nil {
-		return mount, nil
-	}
-	ns, err := a.userNS(r)
-	if err == nil {
-		defer ns.Close()
-		if err = a.idmap(mount, 0, 0, ns); err == nil {
-			return mount, nil
-		}
-		err = r.fail("mount_setattr", "uidmap, gidmap", err)
-	}
-	a.close(mount)
-	return -1, err
+	return mount, nil
 }
 
 // configure sets the flags of the superblock and the file system's options.
@@ -84,9 +118,7 @@ func (a *assembly) configure(r *request, fs int) error {
 
 func (a *assembly) setValue(r *request, fs int, o option) error {
 	if len(o.value) > maxString || len(o.key) > maxString {
-		e := r.fail("fsconfig", o.key, errors.New("longer than the 255 bytes that fsconfig takes"))
-		e.Kind = ErrUnsupported
-		return e
+		return r.unsupported("fsconfig", o.key, errTooLong)
 	}
 	var err error
 	if o.flag {

@@ -4,191 +4,157 @@ import (
 	"errors"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
 // cloneAttrs are the flags of a clone of layers. overlayfs never writes to a
-// lower layer, and takes setuid, setgid and device semantics from its own
-// mount.
-const cloneAttrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
+// lower layer, and takes setuid, setgid, device and symbolic link semantics
+// from its own mount; what the last flag forbids are links in the names of
+// layers (Linux 5.10).
+const cloneAttrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSYMFOLLOW
 
-// layers gives the directories of one overlay to its file system context.
+// layers is what one overlay is made of while it is being made.
 type layers struct {
 	*assembly
 	request *request
-	fs      int
+	fs      int      // file system context
 	userNS  *os.File // nil without an ID mapping
-	clones  []int    // detached; must outlive the creation of the overlay
+	held    []int    // descriptors that must outlive the creation of the overlay
+	cloned  bool     // a layer lies on a clone
 }
 
-// release closes the clones and the namespace.
-func (l *layers) release() {
-	for _, fd := range l.clones {
-		l.close(fd)
+// newLayers opens the user namespace that r needs. The caller releases the
+// layers, whether or not there is an error.
+func (a *assembly) newLayers(r *request) (l *layers, err error) {
+	l = &layers{assembly: a, request: r, fs: -1, held: make([]int, 0, 1+min(len(r.overlay.lowers), byNameFrom))}
+	if r.ids != nil {
+		l.userNS, err = a.userNS(r)
 	}
+	return l, err
+}
+
+// hold keeps a descriptor until the release.
+func (l *layers) hold(fd int) int {
+	l.held = append(l.held, fd)
+	return fd
+}
+
+// release closes the namespace, and the descriptors if no overlay came of
+// them. Those of an overlay that was made are the Tree's: nobody shall wait
+// for the end of a clone, which waits for other CPUs (an RCU grace period).
+func (l *layers) release(made bool) {
 	if l.userNS != nil {
 		_ = l.userNS.Close()
 	}
+	if made {
+		l.assembly.held = append(l.assembly.held, l.held...)
+		return
+	}
+	for _, fd := range l.held {
+		l.close(fd)
+	}
 }
 
-// addLowers names the lower directories, topmost first.
-func (l *layers) addLowers() (err error) {
-	o := l.request.overlay
-	if l.request.ids != nil {
-		if l.userNS, err = l.assembly.userNS(l.request); err != nil {
-			return err
-		}
+// key is the parameter that names layer number i of the overlay.
+func (l *layers) key(i int) string {
+	if o := l.request.overlay; i >= len(o.lowers)-o.dataOnly {
+		return "datadir+"
 	}
-	shared, names := commonParent(o.lowers)
-	if shared == "/" {
-		// No directory of their own: do not clone the whole system.
-		for i, lower := range o.lowers {
-			if err := l.addBelow(path.Dir(lower), []string{path.Base(lower)}, i); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	return l.addBelow(shared, names, 0)
+	return "lowerdir+"
 }
 
-// addBelow names the lower directories names of the directory parent; the
-// first of them is the layer number first of the overlay.
-func (l *layers) addBelow(parent string, names []string, first int) error {
-	dir, err := l.openDir(unix.AT_FDCWD, parent, unix.RESOLVE_NO_MAGICLINKS)
-	if err != nil {
-		return l.request.fail("open", "lowerdir "+parent, err)
-	}
-	defer l.close(dir)
-	var open openLayer = l.openPlain
-	switch {
-	case l.userNS != nil && len(names) == 1:
-		open = l.openAlone
-	case l.userNS != nil:
-		if open, err = l.throughClone(dir); err != nil {
-			return l.request.fail("clone", "lowerdir "+parent, err)
-		}
-	}
-	for i, name := range names {
-		key := "lowerdir+"
-		if o := l.request.overlay; first+i >= len(o.lowers)-o.dataOnly {
-			key = "datadir+"
-		}
-		fd, owned, err := open(dir, name)
-		if err != nil {
-			return l.request.fail("open", "lowerdir "+path.Join(parent, name), layerError(err))
-		}
-		err = l.setLayer(key, path.Join(parent, name), fd)
-		if owned {
-			l.close(fd)
-		}
-		if err != nil {
-			return err
-		}
-		l.stats.Layers++
-	}
-	return nil
-}
-
-// openLayer opens the directory name below dir as a lower layer. Whether the
-// caller must close it is the second result.
-type openLayer func(dir int, name string) (fd int, owned bool, err error)
-
-func (l *layers) openPlain(dir int, name string) (int, bool, error) {
-	fd, err := l.openDir(dir, name, resolveLayer)
-	return fd, true, err
-}
-
-// openAlone opens a layer through an ID-mapped clone of its own.
-func (l *layers) openAlone(dir int, name string) (int, bool, error) {
-	fd, err := l.openDir(dir, name, resolveLayer)
-	if err != nil {
-		return -1, false, err
-	}
-	defer l.close(fd)
-	clone, err := l.clone(fd)
-	return clone, false, err
-}
-
-// throughClone clones dir and opens layers through the clone. It shows what
-// lies on dir's own mount: a layer on another one is opened alone.
-func (l *layers) throughClone(dir int) (openLayer, error) {
-	clone, err := l.clone(dir)
-	if err != nil {
-		return nil, err
-	}
-	mount, err := l.mountID(dir, "")
-	if err != nil {
-		return nil, err
-	}
-	return func(dir int, name string) (int, bool, error) {
-		on, err := l.mountID(dir, name)
-		if err != nil {
-			return -1, false, err
-		}
-		if on != mount {
-			return l.openAlone(dir, name)
-		}
-		return l.openPlain(clone, name)
-	}, nil
-}
-
-// clone makes a detached, ID-mapped, read-only clone of the mount at dir. It
-// is private: a shared one would receive, and slow down, every mount made on
-// the file system it comes from.
-func (l *layers) clone(dir int) (int, error) {
-	fd, err := l.openTree(dir, "", 0)
+// clone makes a detached, read-only clone of the mount at dir, with the ID
+// mapping if there is one; flags is 0 or AT_RECURSIVE. It is private: a shared
+// one would receive, and slow down, every mount made on the file system it
+// comes from.
+func (l *layers) clone(dir, flags int) (int, error) {
+	fd, err := l.openTree(dir, "", flags)
 	if err != nil {
 		return -1, err
 	}
-	l.clones = append(l.clones, fd)
-	l.stats.Clones++
-	return fd, l.idmap(fd, 0, cloneAttrs, l.userNS)
-}
-
-// addWritable names the upper and the work directory.
-func (l *layers) addWritable() error {
-	o := l.request.overlay
-	parent, names := commonParent([]string{o.upper, o.work})
-	dir, err := l.openDir(unix.AT_FDCWD, parent, unix.RESOLVE_NO_MAGICLINKS)
-	if err != nil {
-		return l.request.fail("open", "upperdir, workdir "+parent, err)
-	}
-	defer l.close(dir)
-	for i, key := range []string{"upperdir", "workdir"} {
-		fd, err := l.openDir(dir, names[i], resolveLayer)
-		if err != nil {
-			return l.request.fail("open", key+" "+path.Join(parent, names[i]), layerError(err))
-		}
-		err = l.setLayer(key, path.Join(parent, names[i]), fd)
+	if err := l.idmap(fd, flags, cloneAttrs, l.userNS); err != nil {
 		l.close(fd)
-		if err != nil {
-			return err
-		}
+		return -1, err
 	}
-	return nil
+	l.cloned = true
+	l.stats.Clones++
+	return l.hold(fd), nil
 }
 
-// setLayer gives one directory to overlayfs.
-func (l *layers) setLayer(key, name string, fd int) error {
-	err := l.setFD(l.fs, key, fd)
-	if err == nil {
-		return nil
+// cannotMap reports that a clone contains a mount that cannot be ID-mapped, or
+// not once more (mount_setattr(2)).
+func cannotMap(err error) bool { return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) }
+
+// openLayer opens the directory name below dir as a lower layer. The caller
+// closes it with the layers.
+type openLayer func(dir int, name string) (fd int, err error)
+
+func (l *layers) openPlain(dir int, name string) (int, error) {
+	fd, err := l.openDir(dir, name, resolveLayer)
+	if err != nil {
+		return -1, err
 	}
-	e := l.request.fail("fsconfig", key+" "+name, err)
+	return l.hold(fd), nil
+}
+
+// openAlone opens a layer through a clone of its own.
+func (l *layers) openAlone(dir int, name string) (int, error) {
+	fd, err := l.openDir(dir, name, resolveLayer)
+	if err != nil {
+		return -1, err
+	}
+	defer l.close(fd)
+	return l.clone(fd, 0)
+}
+
+// onOwnMount reports whether name is on another mount than dir. A clone of dir
+// shows there the directory underneath.
+func (l *layers) onOwnMount(dir int, name string) (bool, error) {
+	above, err := l.mountID(dir, "")
+	if err != nil {
+		return false, err
+	}
+	on, err := l.mountID(dir, name)
+	return on != above, err
+}
+
+// refused reports that overlayfs did not take a directory.
+func (l *layers) refused(key, name string, err error) error {
+	e := l.request.fail("fsconfig", key+" "+name, layerError(err))
 	e.Log = l.contextLog(l.fs)
 	// Before 6.5 EOPNOTSUPP; before 6.13 EINVAL, and the log names the
 	// parameter; before 6.15 EBADF for O_PATH.
-	refused := errors.Is(err, unix.EINVAL) && (e.Log == "" || strings.Contains(e.Log, "'"+key+"'"))
-	if refused || errors.Is(err, unix.EBADF) || errors.Is(err, unix.EOPNOTSUPP) {
+	unknown := errors.Is(err, unix.EINVAL) && (e.Log == "" || strings.Contains(e.Log, "'"+key+"'"))
+	if unknown || errors.Is(err, unix.EBADF) || errors.Is(err, unix.EOPNOTSUPP) {
 		e.Kind = ErrUnsupported
 	}
 	return e
 }
 
-// layerError says what the two errors of openat2(2) mean here.
+// setLayer gives one directory to overlayfs, by descriptor.
+func (l *layers) setLayer(key, name string, fd int) error {
+	if err := l.setFD(l.fs, key, fd); err != nil {
+		return l.refused(key, name, err)
+	}
+	return nil
+}
+
+// setName gives one directory to overlayfs, by name. shown is the name that
+// the operator knows.
+func (l *layers) setName(key, shown, name string) error {
+	if len(name) > maxString {
+		return l.request.unsupported("fsconfig", key+" "+shown, errTooLong)
+	}
+	if err := l.setString(l.fs, key, name); err != nil {
+		return l.refused(key, shown, err)
+	}
+	return nil
+}
+
+// layerError says what two errors of opening a layer mean.
 func layerError(err error) error {
 	switch {
 	case errors.Is(err, unix.ELOOP):
@@ -212,13 +178,17 @@ func (r *refusal) Unwrap() error { return r.error }
 func commonParent(paths []string) (parent string, names []string) {
 	parent = path.Dir(paths[0])
 	for _, p := range paths[1:] {
-		for parent != "/" && !strings.HasPrefix(path.Dir(p)+"/", parent+"/") {
+		for parent != "/" && !(len(p) > len(parent) && p[len(parent)] == '/' && strings.HasPrefix(p, parent)) {
 			parent = path.Dir(parent)
 		}
 	}
-	names = make([]string, len(paths))
-	for i, p := range paths {
-		names[i] = strings.TrimPrefix(strings.TrimPrefix(p, parent), "/")
+	skip := len(parent) + 1
+	if parent == "/" {
+		skip = 1
+	}
+	names = slices.Clone(paths)
+	for i := range names {
+		names[i] = names[i][skip:]
 	}
 	return parent, names
 }

@@ -1,6 +1,7 @@
 package rootfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -21,10 +22,15 @@ import (
 // tests.
 const roleEnv = "ROOTFS_TEST_ROLE"
 
+// tierEnv makes tests that leave the choice use one tier, as they would on a
+// kernel that has no better one.
+const tierEnv = "ROOTFS_TEST_TIER"
+
 var roles = map[string]func([]string) error{
 	"init":      playInit,
 	"assembler": playAssembler,
 	"sleeper":   playSleeper,
+	"scanner":   playScanner,
 	"namespace": playNamespace,
 }
 
@@ -99,13 +105,35 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// tmpfs mounts a tmpfs that the test's end takes away.
+// mapsTmpfs reports whether this kernel can ID-map a tmpfs (Linux 6.3).
+func mapsTmpfs(t testing.TB) bool {
+	t.Helper()
+	m := Mount{Type: "tmpfs", Source: "tmpfs", Options: []string{"uidmap=" + testMap, "gidmap=" + testMap}}
+	tree, err := Assemble(context.Background(), []Mount{m}, Options{})
+	if err == nil {
+		err = tree.Close()
+	}
+	return err == nil
+}
+
+// tmpfs mounts a tmpfs that the test's end takes away; where that cannot be
+// ID-mapped, a directory of the file system for temporary files.
 func tmpfs(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
-	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"))
+	mountScratch(t, dir)
 	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 	return dir
+}
+
+func mountScratch(t testing.TB, dir string) {
+	t.Helper()
+	if mapsTmpfs(t) {
+		must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0755"))
+		return
+	}
+	must(t, os.Chmod(dir, 0o755))
+	must(t, unix.Mount(dir, dir, "", unix.MS_BIND, ""))
 }
 
 func mountTable(t testing.TB) string {
@@ -161,9 +189,16 @@ func unchanged(t testing.TB) {
 }
 
 // inside attaches the tree at a directory of a mount namespace that ends with
-// the call, and runs do there.
+// the call, and runs do there. The tree is closed then.
 func inside(t testing.TB, tree *Tree, do func(root string) error) {
 	t.Helper()
+	if root := tree.Host(); root != "" {
+		err := do(root)
+		must(t, Detach(root))
+		must(t, err)
+		must(t, tree.Close())
+		return
+	}
 	root := t.TempDir()
 	done := make(chan error)
 	go func() {
@@ -179,6 +214,7 @@ func inside(t testing.TB, tree *Tree, do func(root string) error) {
 		}()
 	}()
 	must(t, <-done)
+	must(t, tree.Close())
 }
 
 func write(t testing.TB, path, content string, uid int, mode os.FileMode) {
@@ -241,6 +277,11 @@ func (s *snapshot) idmapped(t testing.TB, extra ...string) Mount {
 
 func assemble(t testing.TB, o Options, mounts ...Mount) *Tree {
 	t.Helper()
+	if s := os.Getenv(tierEnv); s != "" && o.Tier == Auto && o.Target == "" && o.Base == nil {
+		tier, err := ParseTier(s)
+		must(t, err)
+		o.Tier = tier
+	}
 	tree, err := Assemble(t.Context(), mounts, o)
 	must(t, err)
 	t.Cleanup(func() { must(t, tree.Close()) })

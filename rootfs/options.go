@@ -40,7 +40,7 @@ type request struct {
 // parse sorts the options of m and checks everything that can be checked
 // without asking the kernel. Options are those of mount(8) as containerd
 // writes them; of repeated flags the last counts.
-func parse(m Mount) (*request, error) {
+func parse(m Mount, known func(list string) bool) (*request, error) {
 	r := &request{Mount: m, bind: m.Type == "bind" || m.Type == "rbind", recursive: m.Type == "rbind"}
 	if strings.ContainsRune(m.Type+m.Source+m.Target, 0) {
 		return nil, m.invalid("", "NUL in type, source or target")
@@ -85,7 +85,7 @@ func parse(m Mount) (*request, error) {
 	case m.Type == "":
 		return nil, m.invalid("", "no file system type")
 	case m.Type == "overlay":
-		return r, r.parseOverlay()
+		return r, r.parseOverlay(known)
 	case r.loop && !path.IsAbs(m.Source):
 		return nil, m.invalid("loop", "source is not an absolute path")
 	}

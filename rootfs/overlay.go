@@ -2,14 +2,10 @@ package rootfs
 
 import (
 	"errors"
-	"fmt"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // maxLowers is overlayfs' OVL_MAX_STACK, the same in all versions.
@@ -20,11 +16,14 @@ type overlay struct {
 	lowers      []string // topmost first, data-only layers last
 	dataOnly    int      // how many of lowers are data-only
 	upper, work string   // both or neither
+	list        string   // lowers as they were given, if all are absolute and clean
+	known       bool     // list has been checked before; lowers is nil
 }
 
 // parseOverlay moves the directories out of r.data. overlayfs reports most
-// contradictions only in the kernel's ring buffer, so they are found here.
-func (r *request) parseOverlay() error {
+// contradictions only in the kernel's ring buffer, so they are found here. A
+// list of lower directories that is known is not looked at.
+func (r *request) parseOverlay(known func(list string) bool) error {
 	o := &overlay{}
 	var lowers, dataOnly []string
 	rest := r.data[:0:0]
@@ -32,14 +31,23 @@ func (r *request) parseOverlay() error {
 		var err error
 		switch d.key {
 		case "lowerdir":
-			if lowers != nil || dataOnly != nil {
+			if lowers != nil || dataOnly != nil || o.known {
 				return r.invalid(d.key, "given more than once")
 			}
-			lowers, dataOnly, err = splitLowers(d.value)
+			if o.known = known(d.value); o.known {
+				o.list = d.value
+				break
+			}
+			var ok bool
+			if lowers, ok = splitClean(d.value); ok {
+				o.list = d.value
+			} else {
+				lowers, dataOnly, err = splitLowers(d.value)
+			}
 		case "lowerdir+":
-			lowers = append(lowers, d.value)
+			lowers, o.list = append(lowers, d.value), ""
 		case "datadir+":
-			dataOnly = append(dataOnly, d.value)
+			dataOnly, o.list = append(dataOnly, d.value), ""
 		case "upperdir":
 			err = setOnce(&o.upper, d.value)
 		case "workdir":
@@ -61,16 +69,21 @@ func (r *request) checkOverlay(lowers int) error {
 	switch {
 	case r.loop:
 		return r.invalid("loop", "an overlay has no device")
-	case lowers == 0:
+	case o.known && lowers+o.dataOnly > 0:
+		return r.invalid("lowerdir", "together with lowerdir+ or datadir+")
+	case lowers == 0 && !o.known:
 		return r.invalid("lowerdir", "no lower directory")
 	case len(o.lowers) > maxLowers:
 		return r.invalid("lowerdir", "%d lower directories, overlayfs takes %d", len(o.lowers), maxLowers)
 	case (o.upper == "") != (o.work == ""):
 		return r.invalid("upperdir, workdir", "one without the other")
-	case o.upper == "" && len(o.lowers) < 2:
+	case o.upper == "" && len(o.lowers) < 2 && !o.known:
 		return r.invalid("lowerdir", "a single lower directory and no upper one is a bind mount")
 	}
 	for i, lower := range o.lowers {
+		if o.list != "" {
+			break
+		}
 		if err := checkPath(lower); err != nil {
 			return r.invalid("lowerdir "+lower, "%w", err)
 		}
@@ -93,6 +106,13 @@ func (r *request) checkOverlay(lowers int) error {
 		}
 	}
 	return nil
+}
+
+// split gives a known list its lowers.
+func (o *overlay) split() {
+	if o.known {
+		o.known, o.lowers = false, strings.Split(o.list, ":")
+	}
 }
 
 func (r *request) has(key string) bool {
@@ -133,6 +153,42 @@ func splitLowers(s string) (lowers, dataOnly []string, err error) {
 	return lowers, dataOnly, nil
 }
 
+// splitClean cuts a list of lower directories that is as containerd writes it:
+// cleaned absolute paths, nothing escaped, no data-only layers. It looks once
+// at the directory that the names begin with, which matters for hundreds of
+// layers.
+func splitClean(s string) (lowers []string, ok bool) {
+	if strings.Contains(s, `\`) {
+		return nil, false
+	}
+	lowers = strings.Split(s, ":")
+	parent := path.Dir(path.Dir(lowers[0]))
+	for i, lower := range lowers {
+		rest := lower
+		if i > 0 && parent != "/" && strings.HasPrefix(lower, parent) {
+			rest = lower[len(parent):]
+		}
+		if !isClean(rest) {
+			return nil, false
+		}
+	}
+	return lowers, true
+}
+
+// isClean reports whether each name of an absolute path is preceded by one
+// slash, and begins with something else than a dot.
+func isClean(p string) bool {
+	if len(p) < 2 || p[0] != '/' || p[len(p)-1] == '/' {
+		return false
+	}
+	for i := 1; i < len(p); i++ {
+		if p[i-1] == '/' && (p[i] == '/' || p[i] == '.') {
+			return false
+		}
+	}
+	return true
+}
+
 // setOnce takes the value of upperdir= or workdir=, where overlayfs too reads
 // a backslash as an escape.
 func setOnce(field *string, value string) error {
@@ -165,73 +221,4 @@ func checkPath(p string) error {
 		return errors.New("the root directory cannot be a layer")
 	}
 	return nil
-}
-
-// mountOverlay makes a detached overlay.
-func (a *assembly) mountOverlay(r *request) (mount int, err error) {
-	o := r.overlay
-	fs, err := a.fsopen("overlay")
-	if err != nil {
-		return -1, r.fail("fsopen", "", err)
-	}
-	defer a.close(fs)
-	if r.Source != "" {
-		if err := a.setString(fs, "source", r.Source); err != nil {
-			return -1, r.fail("fsconfig", "source", err)
-		}
-	}
-	l := &layers{assembly: a, request: r, fs: fs}
-	defer l.release()
-	if err := l.addLowers(); err != nil {
-		return -1, err
-	}
-	if o.upper != "" {
-		if err := l.addWritable(); err != nil {
-			return -1, err
-		}
-	}
-	if err := a.configure(r, fs); err != nil {
-		return -1, err
-	}
-	if err := a.create(fs); err != nil {
-		return -1, l.createError(err)
-	}
-	mount, err = a.fsmount(fs, r.attrs)
-	if err != nil {
-		return -1, r.fail("fsmount", "", err)
-	}
-	a.stats.Mounts++
-	if o.upper == "" || r.readOnly {
-		return mount, nil
-	}
-	readOnly, err := a.readOnly(mount)
-	if err == nil && readOnly {
-		err = fmt.Errorf("overlayfs came up read-only: it could not use the work directory %s", o.work)
-	}
-	if err != nil {
-		a.close(mount)
-		return -1, r.fail("check", "", err)
-	}
-	return mount, nil
-}
-
-// createError explains what overlayfs says in the ring buffer only.
-func (l *layers) createError(err error) error {
-	e := l.request.fail("fsconfig create", "", err)
-	e.Log = l.contextLog(l.fs)
-	o := l.request.overlay
-	if !errors.Is(err, unix.EINVAL) {
-		return e
-	}
-	dirty := filepath.Join(o.work, "work", "incompat", "volatile")
-	if _, statErr := os.Lstat(dirty); o.work != "" && statErr == nil {
-		e.Err = fmt.Errorf("%w: %s is left from a volatile mount that may have lost writes", err, dirty)
-		return e
-	}
-	if len(l.clones) > 0 && e.Log == "" {
-		// Up to Linux 6.14 a layer on a detached mount is refused so. Other
-		// causes look the same; mounting in another way tells them apart.
-		e.Kind = ErrUnsupported
-	}
-	return e
 }

@@ -47,11 +47,13 @@ func TestSplitOption(t *testing.T) {
 	}
 }
 
+func unknown(string) bool { return false }
+
 func TestParse(t *testing.T) {
 	r, err := parse(Mount{Type: "overlay", Options: []string{
 		"ro,nosuid", "noatime", "relatime", "rw", "sync", `context="u:r:t:s0:c1,c2"`, "index=off", "userxattr",
 		"lowerdir=/l/1:/l/2::/d", "upperdir=/u//x", "workdir=/w/.", "defaults", "uidmap=0:1:2,2:9:4", "gidmap=0:1:2",
-	}})
+	}}, unknown)
 	must(t, err)
 	if r.attrs != unix.MOUNT_ATTR_NOSUID || r.readOnly || !r.atime {
 		t.Errorf("attributes %#x, read-only %v", r.attrs, r.readOnly)
@@ -77,7 +79,7 @@ func TestAttributes(t *testing.T) {
 		"noatime": unix.MOUNT_ATTR_NOATIME, "noatime,strictatime": unix.MOUNT_ATTR_STRICTATIME,
 		"strictatime,atime": 0, "noatime,relatime": 0, "defaults": 0,
 	} {
-		r, err := parse(Mount{Type: "tmpfs", Options: strings.Split(in, ",")})
+		r, err := parse(Mount{Type: "tmpfs", Options: strings.Split(in, ",")}, unknown)
 		if err != nil || r.attrs != want || len(r.data) != 0 {
 			t.Errorf("%s: %#x %v %v, want %#x", in, r.attrs, r.data, err, want)
 		}
@@ -107,11 +109,12 @@ func FuzzOverlayOptions(f *testing.F) {
 	for _, seed := range []string{
 		"lowerdir=/a:/b\nupperdir=/u\nworkdir=/w", "lowerdir=/a\\:b::/c", "lowerdir+=/a\nlowerdir+=/b\nro,nosuid",
 		"uidmap=0:1:2\ngidmap=0:1:2\nlowerdir=/a:/b\nuserxattr\nmetacopy=on", `context="a,b"` + "\nlowerdir=/a:/..",
+		"lowerdir=/0://0", "lowerdir=/a/b/c:/a/b//c:/a/b",
 	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		r, err := parse(Mount{Type: "overlay", Options: strings.Split(s, "\n")})
+		r, err := parse(Mount{Type: "overlay", Options: strings.Split(s, "\n")}, unknown)
 		if err != nil {
 			var e *MountError
 			if !errors.As(err, &e) || !errors.Is(err, ErrInvalid) {

@@ -38,11 +38,9 @@ func (c *calls) do(call func() error) error {
 func (c *calls) open(dir int, path string, flags int, resolve uint64) (fd int, err error) {
 	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: resolve}
 	for range resolveAttempts {
-		err = c.do(func() error {
-			fd, err = unix.Openat2(dir, path, &how)
-			return err
-		})
-		if !errors.Is(err, unix.EAGAIN) {
+		c.n++
+		fd, err = unix.Openat2(dir, path, &how)
+		if err == nil || err != unix.EAGAIN && err != unix.EINTR {
 			break
 		}
 	}

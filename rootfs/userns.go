@@ -8,18 +8,12 @@ import (
 	"os"
 	"path"
 	"runtime"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// userNSCacheSize is how many mappings a cache keeps. A shim serves one pod,
-// whose containers share a mapping.
-const userNSCacheSize = 16
 
 // userNSProcess is the name of the process that a namespace is made with.
 const userNSProcess = "userns"
@@ -28,112 +22,12 @@ const userNSProcess = "userns"
 // one costs more than assembling a root filesystem. The zero value is ready
 // for use, by any number of goroutines. It keeps at most 16 mappings, the
 // latest ones.
-type UserNSCache struct {
-	mu      sync.Mutex
-	closed  bool
-	entries map[string]*userNSEntry
-	order   []string // keys of entries, oldest first
-}
-
-type userNSEntry struct {
-	done chan struct{} // closed when file is set or the entry was dropped
-	file *os.File
-}
+type UserNSCache struct{ fileCache }
 
 // Get gives a descriptor of a user namespace with the mapping ids. The caller
 // closes it. Concurrent calls for one mapping make one namespace.
 func (c *UserNSCache) Get(ctx context.Context, ids IDMap) (*os.File, error) {
-	key := ids.String()
-	for {
-		entry, mine, err := c.entry(key)
-		if err != nil {
-			return nil, err
-		}
-		if mine {
-			file, err := newUserNS(ids)
-			return c.fill(key, entry, file, err)
-		}
-		select {
-		case <-entry.done:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-		c.mu.Lock()
-		if c.entries[key] == entry {
-			file, err := duplicate(entry.file)
-			c.mu.Unlock()
-			return file, err
-		}
-		c.mu.Unlock() // dropped meanwhile: start over
-	}
-}
-
-// entry finds the entry of key, or adds one that the caller must fill.
-func (c *UserNSCache) entry(key string) (entry *userNSEntry, mine bool, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return nil, false, errors.New("user namespace cache is closed")
-	}
-	if e := c.entries[key]; e != nil {
-		return e, false, nil
-	}
-	if c.entries == nil {
-		c.entries = make(map[string]*userNSEntry)
-	}
-	if len(c.order) >= userNSCacheSize {
-		c.drop(c.order[0])
-	}
-	e := &userNSEntry{done: make(chan struct{})}
-	c.entries[key] = e
-	c.order = append(c.order, key)
-	return e, true, nil
-}
-
-// fill completes an entry. If it was dropped meanwhile, the namespace is the
-// caller's alone.
-func (c *UserNSCache) fill(key string, entry *userNSEntry, file *os.File, err error) (*os.File, error) {
-	defer close(entry.done)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.entries[key] != entry {
-		return file, err
-	}
-	if err != nil {
-		c.drop(key)
-		return nil, err
-	}
-	entry.file = file
-	return duplicate(file)
-}
-
-// drop forgets a mapping. c.mu is held.
-func (c *UserNSCache) drop(key string) {
-	if e := c.entries[key]; e.file != nil {
-		_ = e.file.Close()
-	}
-	delete(c.entries, key)
-	c.order = slices.DeleteFunc(c.order, func(k string) bool { return k == key })
-}
-
-// Close releases all namespaces; Get fails from then on.
-func (c *UserNSCache) Close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.closed = true
-	for len(c.order) > 0 {
-		c.drop(c.order[0])
-	}
-	return nil
-}
-
-func duplicate(f *os.File) (*os.File, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	runtime.KeepAlive(f)
-	if err != nil {
-		return nil, fmt.Errorf("duplicate %s: %w", f.Name(), err)
-	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
+	return c.get(ctx, ids.String(), func() (*os.File, error) { return newUserNS(ids) })
 }
 
 // userNS gives a user namespace with the mapping that r asks for. The caller

@@ -175,12 +175,12 @@ func TestUserNSCache(t *testing.T) {
 	if len(slices.Compact(slices.Clone(inodes))) != 1 {
 		t.Errorf("several namespaces for one mapping: %v", inodes)
 	}
-	for i := range userNSCacheSize + 3 {
+	for i := range fileCacheSize + 3 {
 		if _, err := inode(mapping(t, fmt.Sprintf("0:%d:10", i), testMap)); err != nil {
 			t.Error(err)
 		}
 	}
-	if n := len(cache.entries); n != userNSCacheSize || n != len(cache.order) {
+	if n := len(cache.entries); n != fileCacheSize || n != len(cache.order) {
 		t.Errorf("%d entries in the cache, %d in order", n, len(cache.order))
 	}
 	if _, err := inode(ids); err != nil {

@@ -125,13 +125,13 @@ func (s *Service) create(ctx context.Context, r *taskv3.CreateTaskRequest) (_ *C
 func (s *Service) abandon(c *Container) {
 	c.closeCgroup()
 	if err := c.init.child.Signal(sigKill); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		log.L.WithError(err).WithField("id", c.id).Warn("cannot kill init of a container that failed to be created")
+		c.log().WithError(err).Warn("cannot kill init of a container that failed to be created")
 	}
 	c.init.child.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupBudget)
 	defer cancel()
 	if err := c.instance.Delete(ctx); err != nil {
-		log.L.WithError(err).WithField("id", c.id).Warn("cannot remove a container that failed to be created")
+		c.log().WithError(err).Warn("cannot remove a container that failed to be created")
 	}
 }
 
@@ -175,35 +175,65 @@ func (s *Service) prepareRootfs(ctx context.Context, c *Container, r *taskv3.Cre
 	if err := os.Mkdir(target, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, nil, fmt.Errorf("directory for the root filesystem: %w", err)
 	}
-	tree, err := rootfs.Assemble(ctx, mountsOf(r.Rootfs), rootfs.Options{Cache: s.userns, UserNS: userNSPath(spec)})
+	tree, err := rootfs.Assemble(ctx, mountsOf(r.Rootfs), s.assembly(o, spec, target))
 	if err != nil {
 		return nil, nil, fmt.Errorf("failed to mount rootfs component: %w", err)
 	}
-	why := attachOnHost(spec)
-	if o.Rootfs.Attach == AttachHost {
-		why = "rootfs.attach says so"
-	}
-	if spec.Root.Path != target {
-		why = "root.path is not the bundle's"
-	}
-	if why == "" {
-		files, err := tree.Handover(target)
-		if err != nil {
-			return nil, nil, errors.Join(fmt.Errorf("hand over the root filesystem: %w", err), tree.Close())
+	release = func() { tree.Close() }
+	c.log().WithFields(rootfsFields(tree.Stats())).Debug("root filesystem assembled")
+	if tree.Host() == "" {
+		why := whyOnHost(o, spec, target)
+		if why == "" {
+			if inherited, err = tree.Handover(target); err != nil {
+				release()
+				return nil, nil, fmt.Errorf("hand over the root filesystem: %w", err)
+			}
+			return inherited, release, nil
 		}
-		return files, func() { tree.Close() }, nil
-	}
-	log.G(ctx).WithField("id", c.id).Debugf("root filesystem is attached on the host: %s", why)
-	if err := tree.Attach(target); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("attach the root filesystem: %w", err), tree.Close())
+		c.log().Debugf("root filesystem is attached on the host: %s", why)
+		if err := tree.Attach(target); err != nil {
+			release()
+			return nil, nil, fmt.Errorf("attach the root filesystem: %w", err)
+		}
 	}
 	c.hostRootfs = true
 	undone.push(func() {
 		if err := rootfs.Detach(target); err != nil {
-			log.L.WithError(err).WithField("id", c.id).Warn("cannot detach the root filesystem of a container that failed to be created")
+			c.log().WithError(err).Warn("cannot detach the root filesystem of a container that failed to be created")
 		}
 	})
-	return nil, func() {}, tree.Close()
+	return nil, release, nil
+}
+
+// assembly is how the root filesystem of a container is to be made.
+func (s *Service) assembly(o Options, spec *specs.Spec, target string) rootfs.Options {
+	a := rootfs.Options{
+		Cache: &s.userns, Workshop: &s.workshop, UserNS: userNSPath(spec), Tier: o.Rootfs.tier(), Target: target,
+	}
+	if o.Rootfs.SharedBase {
+		a.Base = &s.bases
+	}
+	return a
+}
+
+// whyOnHost says why the root filesystem has to be attached on the host; ""
+// if it need not.
+func whyOnHost(o Options, spec *specs.Spec, target string) string {
+	switch {
+	case o.Rootfs.Attach == AttachHost:
+		return "rootfs.attach says so"
+	case spec.Root.Path != target:
+		return "root.path is not the bundle's"
+	}
+	return attachOnHost(spec)
+}
+
+// rootfsFields are what the log tells of an assembly.
+func rootfsFields(s rootfs.Stats) log.Fields {
+	return log.Fields{
+		"tier": s.Tier.String(), "base": s.Base, "layers": s.Layers, "mounts": s.Mounts, "clones": s.Clones,
+		"attached": s.Attached, "syscalls": s.Syscalls, "took": s.Duration,
+	}
 }
 
 func mountsOf(ms []*types.Mount) []rootfs.Mount {

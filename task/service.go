@@ -2,6 +2,7 @@ package task
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -39,7 +40,9 @@ type Config struct {
 // Service answers the Task API for all containers of a shim.
 type Service struct {
 	Config
-	userns *rootfs.UserNSCache
+	userns   rootfs.UserNSCache
+	workshop rootfs.Workshop
+	bases    rootfs.BaseCache
 
 	mu         sync.Mutex            // guards what follows
 	containers map[string]*Container // nil while being created
@@ -49,7 +52,7 @@ type Service struct {
 
 // NewService returns a Service without containers.
 func NewService(c Config) *Service {
-	return &Service{Config: c, userns: &rootfs.UserNSCache{}, containers: map[string]*Container{}}
+	return &Service{Config: c, containers: map[string]*Container{}}
 }
 
 // Close refuses further containers and lets go of what outlives single ones.
@@ -57,7 +60,7 @@ func (s *Service) Close(context.Context) error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	return s.userns.Close()
+	return errors.Join(s.userns.Close(), s.workshop.Close(), s.bases.Close())
 }
 
 // Idle tells whether the service has no container and makes none.

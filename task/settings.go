@@ -14,6 +14,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/pelletier/go-toml/v2"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"containerd-shim-numa-v1/rootfs"
 )
 
 // SettingsPath is where a node's settings are read from if a runtime's
@@ -38,6 +40,21 @@ type Settings struct {
 type RootfsSettings struct {
 	// Attach is AttachAuto (also if empty) or AttachHost.
 	Attach string `toml:"attach"`
+	// Tier is the way in which overlays are mounted: a name that
+	// rootfs.ParseTier knows, or empty for the best that the kernel has.
+	Tier string `toml:"tier"`
+	// SharedBase: the containers of a pod that have the same image share one
+	// read-only overlay of its layers.
+	SharedBase bool `toml:"shared-base"`
+}
+
+// tier is the value of Tier, which parse has checked.
+func (r RootfsSettings) tier() rootfs.Tier {
+	t, err := rootfs.ParseTier(r.Tier)
+	if err != nil {
+		return rootfs.Auto
+	}
+	return t
 }
 
 // The values of RootfsSettings.Attach.
@@ -85,6 +102,11 @@ func (s Settings) parse(data []byte) (Settings, error) {
 	case "", AttachAuto, AttachHost:
 	default:
 		return s, invalid("rootfs.attach %q is neither %q nor %q", s.Rootfs.Attach, AttachAuto, AttachHost)
+	}
+	if s.Rootfs.Tier != "" {
+		if _, err := rootfs.ParseTier(s.Rootfs.Tier); err != nil {
+			return s, invalid("rootfs.tier: %v", err)
+		}
 	}
 	if s.Root != "" && !filepath.IsAbs(s.Root) {
 		return s, invalid("root %q is not an absolute path", s.Root)

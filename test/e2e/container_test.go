@@ -47,6 +47,7 @@ type settings struct {
 	spec     []oci.SpecOpts
 	snapshot []snapshots.Opt
 	sandbox  string
+	runtime  any // the runtime's options
 }
 
 type option func(*settings)
@@ -100,7 +101,7 @@ func (s *scene) define(args []string, opts ...option) (containerd.Container, *se
 	}
 	spec := append([]oci.SpecOpts{oci.WithProcessArgs(args...), oci.WithEnv([]string{"PATH=/bin"})}, set.spec...)
 	copts := []containerd.NewContainerOpts{
-		containerd.WithRuntime(*runtimeFlag, nil),
+		containerd.WithRuntime(*runtimeFlag, set.runtime),
 		containerd.WithSnapshotter(rig.Snapshotter),
 		containerd.WithImage(set.image),
 		containerd.WithNewSnapshot(set.id, set.image, set.snapshot...),

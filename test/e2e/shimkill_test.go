@@ -81,7 +81,7 @@ func killAt(t *testing.T, moment time.Duration) {
 	killed := make(chan bool, 1)
 	go func() {
 		time.Sleep(moment)
-		killed <- rig.Eventually(latestKill, func() bool { return killShim(id) })
+		killed <- rig.Eventually(bound, func() bool { return killShim(id) })
 	}()
 	c, err := s.tryCreate(idle, withID(id))
 	if err == nil {
