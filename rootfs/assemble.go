@@ -49,7 +49,7 @@ type Stats struct {
 	Base     bool          // on a shared base
 	Layers   int           // lower directories of overlays that were named to the kernel
 	Mounts   int           // file systems mounted
-	Clones   int           // mounts cloned
+	Clones   int           // mounts cloned, in ways to mount that failed too
 	Attached int           // operations on the caller's mount table
 	Private  int           // operations on a mount table that nobody else sees
 	Syscalls int           // without those that make a user namespace
@@ -227,6 +227,7 @@ func (a *assembly) attachBelow(r *request, root, fd int) (int, error) {
 // attached to be added to. It gives a clone of the whole.
 func (a *assembly) joinPrivately(r *request, root, fd int) (joined int, err error) {
 	a.stats.Private += 2
+	a.stats.Clones++
 	err = a.workshop.inside(&a.calls, func() error {
 		return inOrder(
 			func() error {

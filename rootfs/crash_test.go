@@ -96,8 +96,8 @@ func TestKilled(t *testing.T) {
 		}
 		t.Run(tier.String(), func(t *testing.T) {
 			unchanged(t)
-			dir := t.TempDir()
 			for i := range 12 {
+				dir := t.TempDir()
 				mountScratch(t, dir)
 				s := newSnapshot(t, dir, 20)
 				args := []string{tier.String()}

@@ -110,17 +110,18 @@ func TestWorkElsewhere(t *testing.T) {
 }
 
 func TestReadOnlyUpper(t *testing.T) {
-	requireRoot(t)
-	unchanged(t)
-	s := newSnapshot(t, tmpfs(t), 2)
-	writable := s.dir + "/3"
-	view := Mount{Type: "bind", Source: writable, Options: []string{"bind", "ro"}}
-	must(t, assemble(t, Options{}, view).Attach(writable))
-	defer func() { must(t, Detach(writable)) }()
-	_, err := Assemble(t.Context(), []Mount{s.mount()}, Options{})
-	if err == nil || !strings.Contains(err.Error(), "is read-only") || errors.Is(err, ErrUnsupported) {
-		t.Errorf("overlay with a read-only upper directory: %v", err)
-	}
+	eachTier(t, func(t *testing.T, o Options) {
+		unchanged(t)
+		s := newSnapshot(t, tmpfs(t), 2)
+		writable := s.dir + "/3"
+		view := Mount{Type: "bind", Source: writable, Options: []string{"bind", "ro"}}
+		must(t, assemble(t, Options{}, view).Attach(writable))
+		defer func() { must(t, Detach(writable)) }()
+		_, err := Assemble(t.Context(), []Mount{s.mount()}, o)
+		if err == nil || !strings.Contains(err.Error(), "is read-only") || errors.Is(err, ErrUnsupported) {
+			t.Errorf("overlay with a read-only upper directory: %v", err)
+		}
+	})
 }
 
 func TestCancelled(t *testing.T) {

@@ -92,6 +92,7 @@ func (l *layers) mountOverClone(dir int, p *plan) error {
 	if err != nil {
 		return errors.Join(r.fail("open_tree", target, err), l.unmountTop(), l.unmountTop())
 	}
+	l.stats.Clones++
 	defer l.close(overlay)
 	if err := errors.Join(l.unmountTop(), l.unmountTop()); err != nil {
 		return err

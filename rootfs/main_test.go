@@ -136,6 +136,13 @@ func mountScratch(t testing.TB, dir string) {
 	must(t, unix.Mount(dir, dir, "", unix.MS_BIND, ""))
 }
 
+// mountOver mounts on dir something else that can be ID-mapped. The caller
+// unmounts it.
+func mountOver(t testing.TB, dir string) {
+	t.Helper()
+	must(t, unix.Mount(tmpfs(t), dir, "", unix.MS_BIND, ""))
+}
+
 func mountTable(t testing.TB) string {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/mountinfo")

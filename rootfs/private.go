@@ -151,6 +151,7 @@ func (l *layers) planWritable(p *plan) error {
 	if err != nil {
 		return l.request.fail("clone", "upperdir, workdir "+parent, err)
 	}
+	l.stats.Clones++
 	l.hold(clone)
 	if err := l.idmap(clone, recursive, 0, nil); err != nil {
 		return l.request.fail("clone", "upperdir, workdir "+parent, err)
@@ -219,6 +220,7 @@ func (l *layers) makeByOptions(p *plan) (int, error) {
 	if err != nil {
 		return -1, l.request.fail("open_tree", "", err)
 	}
+	l.stats.Clones++
 	if err := l.checkWritable(mount); err != nil {
 		l.close(mount)
 		return -1, err

@@ -114,9 +114,14 @@ func (r *request) explain(err error) error {
 	}
 	dirty := filepath.Join(r.overlay.work, "work", "incompat", "volatile")
 	_, statErr := os.Lstat(dirty)
+	var upper unix.Statfs_t
+	upperErr := unix.Statfs(r.overlay.upper, &upper)
 	switch {
 	case errors.Is(e.Err, unix.EINVAL) && r.overlay.work != "" && statErr == nil:
 		e.Err = fmt.Errorf("%w: %s is left from a volatile mount that may have lost writes", e.Err, dirty)
+		e.Kind = nil
+	case errors.Is(e.Err, unix.EINVAL) && e.Log == "" && upperErr == nil && upper.Flags&unix.ST_RDONLY != 0:
+		e.Err = fmt.Errorf("%w: upperdir %s is read-only", e.Err, r.overlay.upper)
 		e.Kind = nil
 	case errors.Is(e.Err, unix.EBUSY):
 		e.Err = fmt.Errorf("%w: another overlay uses the upper or work directory", e.Err)

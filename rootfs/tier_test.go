@@ -35,14 +35,26 @@ func bestTier(t testing.TB) Tier {
 	return tiers(t)[0]
 }
 
+// usedWorkshop is one that has its namespace, so that this is not a leak, and
+// knows which tiers the kernel lacks.
+func usedWorkshop(t *testing.T) *Workshop {
+	t.Helper()
+	var workshop Workshop
+	t.Cleanup(func() { must(t, workshop.Close()) })
+	ns, err := workshop.namespace(&calls{})
+	must(t, err)
+	must(t, ns.Close())
+	for tier := Detached; tier < Host; tier++ {
+		_, err := workshop.probe(tier)
+		must(t, err)
+	}
+	return &workshop
+}
+
 // eachTier runs a test in each tier that this kernel has.
 func eachTier(t *testing.T, run func(t *testing.T, o Options)) {
 	requireRoot(t)
-	var workshop Workshop
-	t.Cleanup(func() { must(t, workshop.Close()) })
-	ns, err := workshop.namespace(&calls{}) // so that it is not a leak
-	must(t, err)
-	must(t, ns.Close())
+	workshop := usedWorkshop(t)
 	var cache UserNSCache
 	t.Cleanup(func() { must(t, cache.Close()) })
 	f, err := cache.Get(t.Context(), mapping(t, testMap, testMap))
@@ -50,7 +62,7 @@ func eachTier(t *testing.T, run func(t *testing.T, o Options)) {
 	must(t, f.Close())
 	for _, tier := range tiers(t) {
 		t.Run(tier.String(), func(t *testing.T) {
-			o := Options{Tier: tier, Workshop: &workshop, Cache: &cache}
+			o := Options{Tier: tier, Workshop: workshop, Cache: &cache}
 			if tier == Host {
 				o.Target = t.TempDir()
 			}
@@ -168,38 +180,14 @@ func TestAwkwardNames(t *testing.T) {
 	})
 }
 
-// mount(2) would cut its options off, and mount other layers.
-func TestOptionsLongerThanPage(t *testing.T) {
-	requireRoot(t)
-	dir := filepath.Join(tmpfs(t), "x")
-	s := newSnapshot(t, dir, 2)
-	for i := range 30 {
-		long := filepath.Join(dir, fmt.Sprint(i)+strings.Repeat("x", 200), "fs")
-		must(t, os.MkdirAll(long, 0o755))
-		s.lowers = append(s.lowers, long)
-	}
-	unchanged(t)
-	_, err := Assemble(t.Context(), []Mount{s.mount()}, Options{Tier: OptionString})
-	if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "4095") {
-		t.Errorf("got %v", err)
-	}
-	if bestTier(t) == OptionString {
-		return
-	}
-	tree := assemble(t, Options{}, s.mount())
-	if tree.Stats().Layers != 32 {
-		t.Errorf("stats %+v", tree.Stats())
-	}
-}
-
 // A layer that is a mount of its own is never the directory underneath.
 func TestLayerOnItsOwnMount(t *testing.T) {
 	eachTier(t, func(t *testing.T, o Options) {
 		for _, n := range []int{3, 2 * byNameFrom} {
 			for _, at := range []int{0, 1, n - 1} {
-				for _, mapped := range []bool{false, mapsTmpfs(t)} {
+				for _, mapped := range []bool{false, true} {
 					s := newSnapshot(t, tmpfs(t), n)
-					must(t, unix.Mount("tmpfs", s.lowers[at], "tmpfs", 0, "mode=0755"))
+					mountOver(t, s.lowers[at])
 					write(t, filepath.Join(s.lowers[at], "over"), "mounted", 7, 0o644)
 					m, want := s.mount(), uint32(7)
 					if mapped {
@@ -313,31 +301,6 @@ func TestMountsBelowTheRootInEachTier(t *testing.T) {
 	})
 }
 
-// The way that kernels before 6.15 need to add to a tree.
-func TestJoinPrivately(t *testing.T) {
-	requireRoot(t)
-	unchanged(t)
-	var workshop Workshop
-	defer workshop.Close()
-	a := &assembly{ctx: t.Context(), workshop: &workshop}
-	r := &request{Mount: Mount{Type: "tmpfs", Target: "a"}}
-	root, err := a.mountFilesystem(r)
-	must(t, err)
-	must(t, unix.Mkdirat(root, "a", 0o755))
-	below, err := a.mountFilesystem(r)
-	must(t, err)
-	must(t, unix.Mkdirat(below, "b", 0o755))
-	joined, err := a.joinPrivately(r, root, below)
-	must(t, err)
-	for _, fd := range []int{root, below} {
-		a.close(fd)
-	}
-	defer a.close(joined)
-	dir, err := a.openDir(joined, "a/b", 0)
-	must(t, err)
-	a.close(dir)
-}
-
 func TestHostWithoutTarget(t *testing.T) {
 	requireRoot(t)
 	unchanged(t)
@@ -350,28 +313,6 @@ func TestHostWithoutTarget(t *testing.T) {
 	if _, err := Assemble(t.Context(), []Mount{s.mount()}, Options{Target: "relative"}); !errors.Is(err, ErrInvalid) {
 		t.Errorf("relative target: %v", err)
 	}
-}
-
-// Without a private namespace there is only the host.
-func TestNoWorkshop(t *testing.T) {
-	requireRoot(t)
-	unchanged(t)
-	var workshop Workshop
-	workshop.remember(Detached)
-	must(t, workshop.Close())
-	s := newSnapshot(t, tmpfs(t), 3)
-	o := Options{Workshop: &workshop}
-	if _, err := Assemble(t.Context(), []Mount{s.mount()}, o); !errors.Is(err, ErrUnsupported) || !errors.Is(err, errWorkshopClosed) {
-		t.Errorf("got %v", err)
-	}
-	o.Target = t.TempDir()
-	tree, err := Assemble(t.Context(), []Mount{s.mount()}, o)
-	must(t, err)
-	if tree.Host() != o.Target || tree.Stats().Tier != Host {
-		t.Errorf("host %q, stats %+v", tree.Host(), tree.Stats())
-	}
-	must(t, Detach(tree.Host()))
-	must(t, tree.Close())
 }
 
 // When each better tier fails as on an old kernel, the next one serves; what a
