@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -76,11 +77,14 @@ type assembly struct {
 	host     bool // the root is attached on the host, at options.Target
 	stats    Stats
 	held     []int // descriptors for the tree to close
+	made     []*madeMount
 }
 
 // Assemble mounts the first of mounts as the root of a detached tree and
 // attaches the others below it, each on the directory or file that its Target
-// names when resolved within the root. The caller's mount table does not
+// names when resolved within the root. Where mounts have transforms of
+// containerd's mount manager, the root is the last of those that have, and the
+// mounts before it are there for its templates only (see [Claims]). The caller's mount table does not
 // change, unless [Tree.Host] says so, and nothing is left behind on failure.
 // Errors of a mount are *MountError; they match [ErrInvalid], [ErrUnsupported]
 // or [ErrNeedsPath] where one applies. ctx is looked at between mounts: none
@@ -90,7 +94,7 @@ func Assemble(ctx context.Context, mounts []Mount, o Options) (_ *Tree, err erro
 	if o.Target != "" && (!path.IsAbs(o.Target) || path.Clean(o.Target) == "/") {
 		return nil, fmt.Errorf("assemble root filesystem on %q: not an absolute path below /: %w", o.Target, ErrInvalid)
 	}
-	requests, err := parseAll(mounts, o.Base.knows)
+	requests, first, err := parseAll(mounts, o.Base.knows)
 	if err != nil {
 		return nil, err
 	}
@@ -101,10 +105,16 @@ func Assemble(ctx context.Context, mounts []Mount, o Options) (_ *Tree, err erro
 	}
 	root := -1
 	for i, r := range requests {
-		fd, err := a.mount(r)
+		var fd int
+		var err error
+		if i < first {
+			err = a.makeEarlier(r)
+		} else if err = a.prepare(r); err == nil {
+			fd, err = a.mount(r)
+		}
 		switch {
-		case err != nil:
-		case i == 0:
+		case err != nil, i < first:
+		case i == first:
 			root = fd
 		default:
 			root, err = a.attachBelow(r, root, fd)
@@ -115,7 +125,7 @@ func Assemble(ctx context.Context, mounts []Mount, o Options) (_ *Tree, err erro
 		}
 	}
 	if a.options.Tier == Host && !a.host {
-		if err := a.attachRoot(requests[0], root); err != nil {
+		if err := a.attachRoot(requests[first], root); err != nil {
 			a.abandon(-1)
 			return nil, err
 		}
@@ -162,26 +172,44 @@ func (a *assembly) attachRoot(r *request, root int) error {
 	return nil
 }
 
-func parseAll(mounts []Mount, known func(list string) bool) ([]*request, error) {
+// parseAll gives also the number of the mount that is the root.
+func parseAll(mounts []Mount, known func(list string) bool) (requests []*request, first int, err error) {
 	if len(mounts) == 0 {
-		return nil, fmt.Errorf("assemble root filesystem: no mounts: %w", ErrInvalid)
+		return nil, 0, fmt.Errorf("assemble root filesystem: no mounts: %w", ErrInvalid)
 	}
-	requests := make([]*request, len(mounts))
 	for i, m := range mounts {
+		if strings.Contains(m.Type, "/") {
+			first = i
+		}
+	}
+	requests = make([]*request, len(mounts))
+	before := make([]earlier, 0, first)
+	for i, m := range mounts {
+		m, due, err := m.transform(before)
+		if err != nil {
+			return nil, 0, err
+		}
 		r, err := parse(m, known)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
+		}
+		r.due, r.refers = due, len(before) > 0 && m.refers()
+		requests[i] = r
+		if i < first {
+			before = append(before, earlier{source: m.Source, target: m.Target, mount: mountName(i)})
+			continue
 		}
 		isRoot := path.Clean("/"+m.Target) == "/"
 		switch {
-		case i == 0 && !isRoot:
-			return nil, m.needsPath("", "the first mount is not the root")
-		case i > 0 && isRoot:
-			return nil, m.needsPath("", "a second mount on the root would hide the first")
+		case i == first && !isRoot:
+			return nil, 0, m.needsPath("", "the first mount is not the root")
+		case r.Type == typeLoop:
+			return nil, 0, m.invalid("", "a loop device that no later mount uses")
+		case i > first && isRoot:
+			return nil, 0, m.needsPath("", "a second mount on the root would hide the first")
 		}
-		requests[i] = r
 	}
-	return requests, nil
+	return requests, first, nil
 }
 
 // mount makes one detached mount.

@@ -21,7 +21,7 @@ type BaseCache struct{ fileCache }
 // overlayFromBase makes a detached overlay, on a shared base where there is a
 // cache for it and it can serve.
 func (a *assembly) overlayFromBase(r *request) (int, error) {
-	if a.options.Base == nil {
+	if a.options.Base == nil || r.refers {
 		return a.overlayDetached(r, nil)
 	}
 	if base := a.base(r); base != nil {

@@ -72,6 +72,9 @@ func (l *layers) openContext() (err error) {
 // whether it did so by name.
 func (l *layers) addLowers(careful bool) (named bool, err error) {
 	o := l.request.overlay
+	if l.request.refers {
+		return false, l.addMade()
+	}
 	shared, names := commonParent(o.lowers)
 	if shared == "/" {
 		// No directory of their own: do not clone the whole system.
@@ -204,7 +207,11 @@ func (l *layers) asking(dir int) (openLayer, error) {
 func (l *layers) addWritable() error {
 	o := l.request.overlay
 	for _, d := range []struct{ key, path string }{{"upperdir", o.upper}, {"workdir", o.work}} {
-		switch {
+		switch m, _, rest := l.madeOf(d.path); {
+		case m != nil:
+			if err := l.setMade(d.key, d.path, m, rest); err != nil {
+				return err
+			}
 		case d.path == "":
 		case len(d.path) <= maxString && !strings.Contains(d.path, `\`):
 			if err := l.setName(d.key, d.path, d.path); err != nil {

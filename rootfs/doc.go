@@ -15,8 +15,7 @@
 //
 // Creating, owning or removing directories; mounts inside the container that
 // the OCI spec lists; programs that mount by path (FUSE helpers): those are
-// refused with [ErrNeedsPath]. Transforms of containerd's mount manager
-// (format/, mkdir/, X-containerd options) must have been applied before.
+// refused with [ErrNeedsPath]. dm-verity is refused with [ErrVerity].
 //
 // # How an overlay is made
 //
@@ -29,6 +28,16 @@
 // underneath. The upper and work directories are never ID-mapped: overlayfs
 // would come up read-only, and the snapshotter has already given them to the
 // mapped root.
+//
+// # Transforms
+//
+// What containerd's mount manager does to mounts (format/, mkdir/, mkfs/ in
+// front of a type) is done here where containerd leaves it to the runtime, see
+// [Claims]. The mounts that templates refer to are made detached too, and
+// stand for themselves: a layer is given to overlayfs by the descriptor of its
+// mount. Before Linux 6.15 each of them is attached in the private namespace.
+// Directories and images are made below an earlier mount or below the
+// directory of a plugin of containerd, and are not taken back.
 //
 // # Tiers
 //
@@ -45,7 +54,7 @@
 //   - Unless [Tree.Host] says otherwise, Assemble changes no mount table that
 //     anybody sees; killed at any instant, it leaves nothing behind.
 //   - The number of operations on mount tables does not depend on the number
-//     of layers.
+//     of layers, but for mounts of earlier mounts before Linux 6.15.
 //   - A clone of layers is attached nowhere that a container could reach, and
 //     inherited by nobody: every descriptor is close-on-exec. It ends with
 //     Close of the tree at the latest, or with the process.

@@ -49,7 +49,7 @@ func TestBadInput(t *testing.T) {
 		"half a map":       {[]Mount{s.mount("uidmap=0:1:2")}, ErrInvalid, "one without the other"},
 		"bad map":          {[]Mount{ids("0:1")}, ErrInvalid, "container:host:size"},
 		"unknown type":     {[]Mount{{Type: "nosuchfs", Source: "x"}}, unix.ENODEV, "nosuchfs"},
-		"untransformed":    {[]Mount{{Type: "format/overlay", Source: "x"}}, unix.ENODEV, "format/overlay"},
+		"untransformed":    {[]Mount{{Type: "format/overlay", Source: "x"}}, ErrInvalid, "no lower directory"},
 		"fuse":             {[]Mount{{Type: "fuse3.fuse-overlayfs", Source: "x"}}, ErrNeedsPath, "helper"},
 		"relative bind":    {[]Mount{{Type: "bind", Source: "x"}}, ErrInvalid, "absolute"},
 		"missing bind":     {[]Mount{{Type: "bind", Source: "/nonexistent"}}, unix.ENOENT, "/nonexistent"},

@@ -3,6 +3,7 @@ package rootfs
 import (
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -17,13 +18,14 @@ var errTooLong = errors.New("longer than the 255 bytes that fsconfig takes")
 // mountFilesystem makes a detached mount of any type that is neither a bind
 // mount nor an overlay.
 func (a *assembly) mountFilesystem(r *request) (mount int, err error) {
+	r = a.resolve(r)
 	switch {
-	case !r.loop:
+	case !r.loop && r.Type != typeErofs:
 		mount, err = a.mountSource(r, r.Source)
-	case r.Type == "erofs" && !r.directIO:
+	case r.Type == typeErofs && !r.directIO:
 		// Needs no device since Linux 6.12, if configured so.
 		mount, err = a.mountSource(r, r.Source)
-		if err != nil && needsDevice(err) {
+		if err != nil && (errors.Is(err, unix.ENOTBLK) || r.loop && needsDevice(err)) {
 			mount, err = a.mountLoop(r)
 		}
 	default:
@@ -57,7 +59,24 @@ func (a *assembly) mountLoop(r *request) (int, error) {
 	}
 	// The device frees itself with its last user: from here on, the mount.
 	defer a.close(device)
-	return a.mountSource(r, name)
+	if r.Type != typeErofs {
+		return a.mountSource(r, name)
+	}
+	// The further files of an erofs go behind devices too.
+	with := *r
+	with.data = slices.Clone(r.data)
+	for i, o := range with.data {
+		if o.key != "device" {
+			continue
+		}
+		device, name, err := a.loopDevice(o.value, r.readOnly, r.directIO)
+		if err != nil {
+			return -1, r.fail("loop device", o.String(), err)
+		}
+		defer a.close(device)
+		with.data[i].value = name
+	}
+	return a.mountSource(&with, name)
 }
 
 // mountSource mounts what source names.
@@ -144,7 +163,11 @@ func (a *assembly) mountBind(r *request) (mount int, err error) {
 	if r.recursive {
 		recursive = unix.AT_RECURSIVE
 	}
-	mount, err = a.openTree(unix.AT_FDCWD, r.Source, recursive)
+	if m, _, rest := a.madeOf(r.Source); m != nil && m.device == "" {
+		mount, err = a.bindMade(r, m, rest, recursive)
+	} else {
+		mount, err = a.openTree(unix.AT_FDCWD, a.resolved(r.Source), recursive)
+	}
 	if err != nil {
 		return -1, r.fail("open_tree", "", err)
 	}

@@ -35,6 +35,8 @@ type request struct {
 	directIO  bool     // of the loop device
 	ids       *IDMap
 	overlay   *overlay // if of that type
+	due       []preparation
+	refers    bool // to earlier mounts, by their names
 }
 
 // parse sorts the options of m and checks everything that can be checked

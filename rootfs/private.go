@@ -77,6 +77,9 @@ func (a *assembly) overlayPrivately(r *request, tier Tier) (mount int, err error
 // with all mounts below it, or each of them where that cannot be.
 func (l *layers) plan() (*plan, error) {
 	p := &plan{cwd: "/"}
+	if l.request.refers {
+		return p, l.planMade(p)
+	}
 	shared, names := commonParent(l.request.overlay.lowers)
 	err := error(unix.EINVAL)
 	if shared != "/" {

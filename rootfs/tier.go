@@ -55,6 +55,9 @@ func ParseTier(s string) (Tier, error) {
 // nothing, and an error with another cause is not blamed on the kernel. The
 // result is -1 for a mount that was attached on the host.
 func (a *assembly) mountOverlay(r *request) (int, error) {
+	if r.refers {
+		return a.overlayOfMounts(r)
+	}
 	if a.options.Tier != Auto {
 		return a.overlayIn(a.options.Tier, r)
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	bootstrap "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"github.com/containerd/containerd/api/types"
@@ -105,11 +107,12 @@ func (l launch) modern(params *bootstrap.BootstrapParams) (launch, error) {
 // containerd 2.0 to 2.2 would accept version 3 in JSON as well, but 1.7 does
 // not, and none of them tells which it is.
 //
-// The MountCapabilities extension is empty: the runtime takes mounts as the
-// mount manager prepares them, and says so rather than leave containerd to
-// ask -info. containerd before 2.3.4 trims white space off the answer, so the
-// message must not end in any; it ends in the extension's type.
-func (l launch) answer(socket string) ([]byte, error) {
+// The MountCapabilities extension is there even if it is empty: the runtime
+// then takes mounts as the mount manager prepares them, and says so rather than
+// leave containerd to ask -info. containerd before 2.3.4 trims white space off
+// the answer, so the message must not end in any; it ends in the extension's
+// type, or in the last of the claims.
+func (l launch) answer(socket string, claims *types.MountCapabilities) ([]byte, error) {
 	address := unixScheme + socket
 	if l.legacy {
 		data, err := json.Marshal(struct {
@@ -123,7 +126,7 @@ func (l launch) answer(socket string) ([]byte, error) {
 		return data, nil
 	}
 	result := bootstrap.BootstrapResult{Version: taskVersion, Address: address, Protocol: protocolTTRPC}
-	if err := result.AddExtension(&types.MountCapabilities{}); err != nil {
+	if err := result.AddExtension(claims); err != nil {
 		return nil, fmt.Errorf("encode mount capabilities: %w", err)
 	}
 	data, err := proto.Marshal(&result)
@@ -131,4 +134,33 @@ func (l launch) answer(socket string) ([]byte, error) {
 		return nil, fmt.Errorf("encode answer: %w", err)
 	}
 	return data, nil
+}
+
+// claims are the mounts that containerd shall leave to the service, as an
+// extension of the answer. containerd before 2.4 has another way to ask: see
+// [ClaimsAnnotation].
+func (r Runtime) claims() *types.MountCapabilities {
+	if r.MountClaims == nil {
+		return &types.MountCapabilities{}
+	}
+	mountTypes, transforms := r.MountClaims()
+	return &types.MountCapabilities{Types: mountTypes, Transforms: transforms}
+}
+
+// claimsKey is the annotation of -info by which containerd 2.2 and 2.3 know
+// what a runtime mounts itself; 2.4 looks at it only where the answer to start
+// says nothing.
+const claimsKey = "containerd.io/runtime-allow-mounts"
+
+// ClaimsAnnotation is the annotation of -info for claims of mounts; nil if
+// there are none.
+func ClaimsAnnotation(mountTypes, transforms []string) map[string]string {
+	entries := slices.Clone(mountTypes)
+	for _, t := range transforms {
+		entries = append(entries, t+"/*")
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	return map[string]string{claimsKey: strings.Join(entries, ",")}
 }

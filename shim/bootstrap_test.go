@@ -2,6 +2,8 @@ package shim
 
 import (
 	"bytes"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -97,7 +99,7 @@ func TestReadInputIsCapped(t *testing.T) {
 // containerd tries protobuf first, so JSON must never pass for it.
 func TestAnswerInJSONIsNotProtobuf(t *testing.T) {
 	for n := range 401 {
-		data, err := launch{legacy: true}.answer(strings.Repeat("a", n))
+		data, err := launch{legacy: true}.answer(strings.Repeat("a", n), Runtime{MountClaims: claimAll}.claims())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +115,7 @@ func TestAnswerInJSONIsNotProtobuf(t *testing.T) {
 
 func TestAnswerInProtobuf(t *testing.T) {
 	for n := range 401 {
-		data, err := launch{}.answer(strings.Repeat("a", n))
+		data, err := launch{}.answer(strings.Repeat("a", n), Runtime{}.claims())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,6 +134,61 @@ func TestAnswerInProtobuf(t *testing.T) {
 		if found, err := result.FindExtension(&mounts); err != nil || !found || len(mounts.Types)+len(mounts.Transforms) > 0 {
 			t.Fatalf("mount capabilities %v, %t, %v", &mounts, found, err)
 		}
+	}
+}
+
+func claimAll() (mountTypes, transforms []string) {
+	return []string{"erofs", "loop"}, []string{"format", "mkdir", "mkfs"}
+}
+
+// Without claims the answer is, byte for byte, what it was when there were
+// none to make.
+func TestAnswerWithoutClaims(t *testing.T) {
+	for name, r := range map[string]Runtime{
+		"nil":  {},
+		"none": {MountClaims: func() (mountTypes, transforms []string) { return nil, nil }},
+	} {
+		data, err := launch{}.answer("/a", r.claims())
+		if err != nil {
+			t.Fatal(err)
+		}
+		const want = "\b\x03\x12\tunix:///a\x1a\x05ttrpc2:\n8\n6type.googleapis.com/containerd.types.MountCapabilities"
+		if string(data) != want {
+			t.Errorf("%s: answer %q\nwant %q", name, data, want)
+		}
+	}
+}
+
+func TestAnswerWithClaims(t *testing.T) {
+	data, err := launch{}.answer("/a", Runtime{MountClaims: claimAll}.claims())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := rune(data[len(data)-1]); unicode.IsSpace(last) {
+		t.Errorf("answer ends in white space %q", last)
+	}
+	var result bootstrap.BootstrapResult
+	if err := proto.Unmarshal(bytes.TrimSpace(data), &result); err != nil {
+		t.Fatal(err)
+	}
+	var got types.MountCapabilities
+	if found, err := result.FindExtension(&got); err != nil || !found {
+		t.Fatalf("no mount capabilities: %v", err)
+	}
+	mountTypes, transforms := claimAll()
+	if !slices.Equal(got.Types, mountTypes) || !slices.Equal(got.Transforms, transforms) {
+		t.Errorf("claims %v", &got)
+	}
+}
+
+func TestClaimsAnnotation(t *testing.T) {
+	if got := ClaimsAnnotation(nil, nil); got != nil {
+		t.Errorf("without claims: %v", got)
+	}
+	got := ClaimsAnnotation(claimAll())
+	want := map[string]string{"containerd.io/runtime-allow-mounts": "erofs,loop,format/*,mkdir/*,mkfs/*"}
+	if !maps.Equal(got, want) {
+		t.Errorf("annotations %v, want %v", got, want)
 	}
 }
 

@@ -35,6 +35,11 @@ type Runtime struct {
 	// this must take no more than milliseconds.
 	Info func(ctx context.Context, options *anypb.Any) (*types.RuntimeInfo, error)
 
+	// MountClaims gives the mount types and transforms that containerd shall
+	// leave to the service instead of its mount manager. start asks. May be
+	// nil: none.
+	MountClaims func() (mountTypes, transforms []string)
+
 	// Serve makes the service of a daemon. It is called once, before the
 	// socket is served.
 	Serve func(ctx context.Context, d Daemon) (Service, error)

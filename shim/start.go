@@ -57,7 +57,7 @@ func (r Runtime) start(f flags) (err error) {
 	if err != nil {
 		return err
 	}
-	answer, err := l.answer(path)
+	answer, err := l.answer(path, r.claims())
 	if err != nil {
 		return err
 	}

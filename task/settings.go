@@ -46,6 +46,19 @@ type RootfsSettings struct {
 	// SharedBase: the containers of a pod that have the same image share one
 	// read-only overlay of its layers.
 	SharedBase bool `toml:"shared-base"`
+	// Claims: containerd leaves the mounts of the erofs snapshotter, and
+	// transforms, to the shim. It asks before there is a container, so only
+	// the node's settings count.
+	Claims bool `toml:"claims"`
+}
+
+// MountClaims are the mount types and transforms that containerd shall leave
+// to the shim.
+func (s Settings) MountClaims() (mountTypes, transforms []string) {
+	if !s.Rootfs.Claims {
+		return nil, nil
+	}
+	return rootfs.Claims()
 }
 
 // tier is the value of Tier, which parse has checked.
@@ -181,6 +194,9 @@ func (o Options) withRuntime(r *runtimeoptions.Options) (Options, error) {
 	s, err := o.Settings.parse(body)
 	if err != nil {
 		return o, fmt.Errorf("runtime options: %s: %w", from, err)
+	}
+	if s.Rootfs.Claims != o.Rootfs.Claims {
+		return o, invalid("runtime options: %s: rootfs.claims has an effect in %s only", from, SettingsPath)
 	}
 	o.Settings = s
 	return o, nil

@@ -52,6 +52,8 @@ func TestOptions(t *testing.T) {
 		"no TOML":       {marshal(t, &runtimeoptions.Options{ConfigBody: []byte("= =")}), Options{}, "config_body"},
 		"wrong type":    {marshal(t, &runtimeoptions.Options{ConfigBody: []byte("root=1")}), Options{}, "config_body"},
 		"attach":        {marshal(t, &runtimeoptions.Options{ConfigBody: []byte("[rootfs]\nattach='x'")}), Options{}, `"x" is neither`},
+		"claims":        {marshal(t, &runtimeoptions.Options{ConfigBody: []byte("rootfs.claims=true")}), Options{}, "rootfs.claims has an effect in /etc/"},
+		"claims, as is": {marshal(t, &runtimeoptions.Options{ConfigBody: []byte("rootfs.claims=false")}), Options{Settings: node}, ""},
 		"root in TOML":  {marshal(t, &runtimeoptions.Options{ConfigBody: []byte("root='x'")}), Options{}, "absolute"},
 		"other type":    {anyOf("containerd.linux.runc.CheckpointOptions", nil), Options{}, "CheckpointOptions"},
 		"no type":       {anyOf("/", nil), Options{}, "type"},
@@ -70,6 +72,16 @@ func TestOptions(t *testing.T) {
 	}
 	if _, err := node.with(marshal(t, &runcoptions.Options{BinaryName: "crun"})); !errdefs.IsNotImplemented(err) {
 		t.Error(err)
+	}
+}
+
+func TestMountClaims(t *testing.T) {
+	for toml, want := range map[string]int{"": 0, "rootfs.claims=false": 0, "rootfs.claims=true": 5} {
+		s, err := Settings{}.parse([]byte(toml))
+		must(t, err)
+		if mountTypes, transforms := s.MountClaims(); len(mountTypes)+len(transforms) != want {
+			t.Errorf("%q: claims %q, %q", toml, mountTypes, transforms)
+		}
 	}
 }
 

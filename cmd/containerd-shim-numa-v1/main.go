@@ -28,6 +28,7 @@ func main() {
 		Revision:    revision,
 		VersionText: "libcontainer: " + native.LibcontainerVersion(),
 		Info:        func(_ context.Context, o *anypb.Any) (*types.RuntimeInfo, error) { return info(version, revision, o) },
+		MountClaims: mountClaims,
 		Serve:       serve,
 		Delete:      remove,
 	}))
@@ -70,7 +71,19 @@ func info(version, revision string, options *anypb.Any) (*types.RuntimeInfo, err
 		Version:  &types.RuntimeVersion{Version: version, Revision: revision},
 		Options:  options,
 		Features: &anypb.Any{TypeUrl: featuresType, Value: features},
+
+		Annotations: shim.ClaimsAnnotation(mountClaims()),
 	}, nil
+}
+
+// mountClaims are the mounts that this node's settings claim: none if they
+// cannot be read, which the daemon logs.
+func mountClaims() (mountTypes, transforms []string) {
+	settings, err := task.ReadSettings(task.SettingsPath)
+	if err != nil {
+		return nil, nil
+	}
+	return settings.MountClaims()
 }
 
 // buildVersion is what the go command noted about this build.

@@ -34,6 +34,7 @@ type DaemonConfig struct {
 	CRI     bool     // load the CRI plugins
 	Debug   bool     // log at debug level, in the daemon and in shims
 	Env     []string // added to the daemon's, and so to every shim's, environment
+	Extra   string   // TOML added to the configuration
 	Cgroup  string   // cpuacct (v1) or v2 cgroup to put daemon and shims into; "" for none
 }
 
@@ -138,7 +139,8 @@ disabled_plugins = [%s]
   address = %q
 [debug]
   level = %q
-`, version, d.Root(), d.State(), cri, d.Address(), d.Address()+".ttrpc", level)
+%s
+`, version, d.Root(), d.State(), cri, d.Address(), d.Address()+".ttrpc", level, d.cfg.Extra)
 }
 
 // Start runs containerd on the existing state and waits until it serves.
