@@ -18,7 +18,7 @@ FUZZTIME ?= 20s
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git busybox-static erofs-utils ca-certificates
 OUTPUT := .output
 
-.PHONY: help build install demo test test-unit test-e2e bench fuzz lint fmt cover dev clean deps tools
+.PHONY: help build install demo test test-unit test-e2e test-vm bench bench-rootfs fuzz lint fmt cover dev clean deps tools
 
 help: ## what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,12 +41,18 @@ test-unit: deps ## unit tests, with the race detector; as root also real mounts,
 	$(GOTEST) -race -timeout $(TEST_TIMEOUT) ./...
 
 test-e2e: build tools ## end-to-end tests on containerd 2.4 and 1.7
-	cd test && go test $(GOTESTFLAGS) -count=1 -timeout $(TEST_TIMEOUT) ./rig/... ./repo/...
+	cd test && go test $(GOTESTFLAGS) -count=1 -short -timeout $(TEST_TIMEOUT) ./rig/... ./repo/... ./vm/...
 	cd test && go test $(GOTESTFLAGS) -count=1 -timeout $(TEST_TIMEOUT) ./e2e -containerd=2
 	cd test && go test $(GOTESTFLAGS) -count=1 -timeout $(TEST_TIMEOUT) ./e2e -containerd=1.7
 
+test-vm: build tools ## the same on other kernels, cgroup v2 and NUMA machines, in QEMU (half an hour)
+	cd test && go test $(GOTESTFLAGS) -count=1 -timeout 2h ./vm
+
 bench: build tools ## runc's shim against this one, in one interleaved run
 	cd test && go run ./bench
+
+bench-rootfs: deps ## ways to assemble a root filesystem, in one interleaved run
+	cd test && go run ./bench-rootfs
 
 fuzz: deps ## each fuzz target for $(FUZZTIME)
 	@go list -tags '$(TAGS)' ./... | while read -r pkg; do \
