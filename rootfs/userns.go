@@ -9,6 +9,7 @@ import (
 	"path"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -113,6 +114,12 @@ func sameFile(a, b *os.File) bool {
 	return xErr == nil && yErr == nil && os.SameFile(x, y)
 }
 
+// userNSFork lets one child at a time wait for its mapping. It waits on a pipe,
+// whose end tells it that this process is dead. Two children at once would each
+// hold the other's end, and if this process is killed then, both would wait
+// for ever: the parent-death signal is not set that early.
+var userNSFork sync.Mutex
+
 // newUserNS makes a user namespace. The kernel gives one an identity only
 // with a process, so a child is cloned into it. It is traced, hence stops at
 // the exec of this program before a single instruction of it runs, holds no
@@ -120,6 +127,8 @@ func sameFile(a, b *os.File) bool {
 // parent-death signal ends the child; as that fires when the *thread* that
 // started it ends, the thread is kept meanwhile.
 func newUserNS(ids IDMap) (*os.File, error) {
+	userNSFork.Lock()
+	defer userNSFork.Unlock()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	child, err := os.StartProcess("/proc/self/exe", []string{userNSProcess}, &os.ProcAttr{
