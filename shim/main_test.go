@@ -308,12 +308,22 @@ func (r *rig) daemon() int {
 	return pids[0]
 }
 
+// kill returns once the process has closed its files, too: it loses its
+// command line, by which daemons finds it, well before its sockets.
 func (r *rig) kill(pid int) {
 	r.Helper()
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer unix.Close(pidfd)
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		r.Fatal(err)
 	}
-	r.eventually("killed daemon is gone", func() bool { return !slices.Contains(r.daemons(), pid) })
+	r.eventually("killed daemon is gone", func() bool {
+		ended, _ := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, 0)
+		return ended == 1 && !slices.Contains(r.daemons(), pid)
+	})
 }
 
 // eventually waits long enough that only what never happens fails.
