@@ -23,9 +23,10 @@ OUTPUT := .output
 help: ## what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: deps ## the shim, static, into bin/
+build: deps ## the shim and the operator's tool, static, into bin/
 	@mkdir -p bin
 	$(GOBUILD) -o $(BIN) ./cmd/containerd-shim-numa-v1
+	CGO_ENABLED=0 $(GOBUILD) -o bin/numashim ./cmd/numashim
 
 install: build ## the shim into $(BINDIR), replacing one that runs safely
 	install -D -m 0755 $(BIN) $(DESTDIR)$(BINDIR)/.containerd-shim-numa-v1.new

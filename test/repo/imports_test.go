@@ -16,6 +16,7 @@ const root = "../.."
 var allowed = map[string][]string{
 	"cgroups":                     {"numa/cpuset"},
 	"cmd/containerd-shim-numa-v1": {"rootfs", "shim", "task", "task/native"},
+	"cmd/numashim":                {},
 	"numa/cpuset":                 {},
 	"rootfs":                      {},
 	"shim":                        {},

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+)
+
+// command is one of the tool's words.
+type command struct {
+	name, summary string
+	run           func(ctx context.Context, args []string, out io.Writer) error
+}
+
+var commands = [...]command{
+	{"install", "copy the shim to where containerd finds it, replacing one that runs safely", install},
+	{"ready", "keep the node's label in step with whether containerd knows the handler", ready},
+}
+
+// errUsage is for a command line that makes no sense.
+var errUsage = errors.New("usage")
+
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	switch err := run(ctx, os.Args[1:], os.Stdout); {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+	case errors.Is(err, errUsage):
+		usage(os.Stderr)
+		os.Exit(exitUsage)
+	default:
+		fmt.Fprintln(os.Stderr, "numashim:", err)
+		os.Exit(exitFailed)
+	}
+}
+
+// run does what the arguments say.
+func run(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) == 0 {
+		return errUsage
+	}
+	for _, c := range commands {
+		if c.name == args[0] {
+			return c.run(ctx, args[1:], out)
+		}
+	}
+	if args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
+		usage(out)
+		return nil
+	}
+	return errUsage
+}
+
+func usage(w io.Writer) {
+	fmt.Fprintln(w, "numashim COMMAND [-h] [flags]")
+	for _, c := range commands {
+		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.summary)
+	}
+}
+
+// parse reads a command's flags and refuses further arguments.
+func parse(f *flag.FlagSet, args []string) error {
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 {
+		return fmt.Errorf("%s: unexpected argument %q", f.Name(), f.Arg(0))
+	}
+	return nil
+}
