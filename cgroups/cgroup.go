@@ -103,11 +103,11 @@ func locate(membership []byte) (*Cgroup, error) {
 	if err != nil {
 		return nil, err
 	}
-	var root unix.Statfs_t
-	if err := retryEINTR(func() error { return unix.Statfs(mountRoot, &root) }); err != nil {
-		return nil, &fs.PathError{Op: "statfs", Path: mountRoot, Err: err}
+	v2, err := isV2()
+	if err != nil {
+		return nil, err
 	}
-	if root.Type == unix.CGROUP2_SUPER_MAGIC {
+	if v2 {
 		path, ok := paths[unified]
 		if !ok || path == "/" {
 			return nil, fmt.Errorf("it has no cgroup v2 of its own: %w", fs.ErrNotExist)
@@ -137,6 +137,15 @@ func locate(membership []byte) (*Cgroup, error) {
 		return nil, fmt.Errorf("it has no cgroup v1 of its own: %w", fs.ErrNotExist)
 	}
 	return LoadPaths(dirs)
+}
+
+// isV2 tells that the host has cgroup v2 alone.
+func isV2() (bool, error) {
+	var root unix.Statfs_t
+	if err := retryEINTR(func() error { return unix.Statfs(mountRoot, &root) }); err != nil {
+		return false, &fs.PathError{Op: "statfs", Path: mountRoot, Err: err}
+	}
+	return root.Type == unix.CGROUP2_SUPER_MAGIC, nil
 }
 
 // parseMembership reads the "hierarchy:controllers:path" lines of

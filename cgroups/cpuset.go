@@ -12,13 +12,13 @@ import (
 // the kernel left them after its parents and CPU hotplug: cpuset(7). The error
 // wraps fs.ErrNotExist without a cpuset controller.
 func (c *Cgroup) EffectiveCPUs() (cpuset.Set, error) {
-	return c.effective("cpuset.cpus.effective", "cpuset.effective_cpus")
+	return c.effective(cpusetV2.cpus, cpusetV1.cpus)
 }
 
 // EffectiveMems returns the memory nodes that the container's processes may
 // use, with the errors of EffectiveCPUs.
 func (c *Cgroup) EffectiveMems() (cpuset.Set, error) {
-	return c.effective("cpuset.mems.effective", "cpuset.effective_mems")
+	return c.effective(cpusetV2.mems, cpusetV1.mems)
 }
 
 func (c *Cgroup) effective(v2File, v1File string) (cpuset.Set, error) {
@@ -30,14 +30,22 @@ func (c *Cgroup) effective(v2File, v1File string) (cpuset.Set, error) {
 	if !ok {
 		return cpuset.Set{}, fmt.Errorf("read effective cpuset: no cpuset controller: %w", fs.ErrNotExist)
 	}
-	file := filepath.Join(dir, name)
-	text, err := readFile(file)
+	set, err := readSet(filepath.Join(dir, name))
 	if err != nil {
 		return cpuset.Set{}, fmt.Errorf("read effective cpuset: %w", err)
 	}
+	return set, nil
+}
+
+// readSet reads a file with one list.
+func readSet(file string) (cpuset.Set, error) {
+	text, err := readFile(file)
+	if err != nil {
+		return cpuset.Set{}, err
+	}
 	set, err := cpuset.Parse(string(text))
 	if err != nil {
-		return cpuset.Set{}, fmt.Errorf("read effective cpuset from %s: %w", file, err)
+		return cpuset.Set{}, fmt.Errorf("%s: %w", file, err)
 	}
 	return set, nil
 }

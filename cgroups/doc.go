@@ -1,7 +1,9 @@
 // Package cgroups reads what the cgroup of a running container tells (usage,
-// processes, OOM kills, effective CPUs) and does what a shim must do to it
-// (enable controllers, kill everything in it). It works on cgroup v1, on the
-// hybrid of v1 with an empty v2 hierarchy, and on v2.
+// memory by node, processes, OOM kills, effective CPUs) and does what a shim
+// must do to it (enable controllers, kill everything in it). Of a container
+// that has no cgroup yet it knows which CPUs and memory nodes there are above.
+// It works on cgroup v1, on the hybrid of v1 with an empty v2 hierarchy, and on
+// v2.
 //
 // It neither creates, configures nor removes cgroups: that is the container
 // runtime's. Usage comes as the protobuf messages that containerd's clients

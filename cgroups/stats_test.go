@@ -22,7 +22,14 @@ import (
 // files, since that is what the runc shim answers.
 
 func TestStatsV1AsUpstream(t *testing.T) {
-	c, dirs := makeV1(t, "cpu", "cpuacct", "memory", "pids", "blkio", "freezer", "devices", "cpuset")
+	controllers := []string{"cpu", "cpuacct", "memory", "pids", "blkio", "freezer", "devices", "cpuset"}
+	for _, controller := range []string{"hugetlb", "rdma"} {
+		// Where they are mounted upstream tells of them, even of the root.
+		if exists(filepath.Join(mountRoot, controller, "cgroup.procs")) {
+			controllers = append(controllers, controller)
+		}
+	}
+	c, dirs := makeV1(t, controllers...)
 	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // v1 lets nobody in without
 		text, err := os.ReadFile(filepath.Join(mountRoot, "cpuset", file))
 		if err != nil {

@@ -203,3 +203,12 @@ func (s Set) Difference(t Set) Set {
 	}
 	return trimmed(words)
 }
+
+// Overlap returns how many ids are in both s and t.
+func (s Set) Overlap(t Set) int {
+	n := 0
+	for i := range min(len(s.words), len(t.words)) {
+		n += bits.OnesCount64(s.words[i] & t.words[i])
+	}
+	return n
+}

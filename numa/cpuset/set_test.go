@@ -64,6 +64,9 @@ func TestOperationsAgreeWithMaps(t *testing.T) {
 		if sa.Intersects(sb) != (len(intersection) != 0) {
 			fail("Intersects")
 		}
+		if sa.Overlap(sb) != len(intersection) {
+			fail("Overlap")
+		}
 		if sa.Equal(sb) != (len(a) == len(b) && len(difference) == 0) {
 			fail("Equal")
 		}
@@ -162,7 +165,7 @@ func TestAllStops(t *testing.T) {
 func TestQuestionsDoNotAllocate(t *testing.T) {
 	a, b := Range(0, 127), Range(32, 47)
 	allocs := testing.AllocsPerRun(100, func() {
-		if !b.IsSubset(a) || !a.Intersects(b) || a.Equal(b) || a.Len() != 128 || !a.Contains(5) || a.Max() != 127 {
+		if !b.IsSubset(a) || !a.Intersects(b) || a.Equal(b) || a.Len() != 128 || a.Overlap(b) != 16 || !a.Contains(5) || a.Max() != 127 {
 			t.Fatal("wrong answer")
 		}
 		for id := range a.All() {
