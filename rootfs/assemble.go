@@ -94,7 +94,7 @@ func Assemble(ctx context.Context, mounts []Mount, o Options) (_ *Tree, err erro
 	if o.Target != "" && (!path.IsAbs(o.Target) || path.Clean(o.Target) == "/") {
 		return nil, fmt.Errorf("assemble root filesystem on %q: not an absolute path below /: %w", o.Target, ErrInvalid)
 	}
-	requests, first, err := parseAll(mounts, o.Base.knows)
+	requests, first, err := parseAll(mounts, o.Base.number)
 	if err != nil {
 		return nil, err
 	}
@@ -173,7 +173,7 @@ func (a *assembly) attachRoot(r *request, root int) error {
 }
 
 // parseAll gives also the number of the mount that is the root.
-func parseAll(mounts []Mount, known func(list string) bool) (requests []*request, first int, err error) {
+func parseAll(mounts []Mount, numbered func(list string) int) (requests []*request, first int, err error) {
 	if len(mounts) == 0 {
 		return nil, 0, fmt.Errorf("assemble root filesystem: no mounts: %w", ErrInvalid)
 	}
@@ -189,7 +189,7 @@ func parseAll(mounts []Mount, known func(list string) bool) (requests []*request
 		if err != nil {
 			return nil, 0, err
 		}
-		r, err := parse(m, known)
+		r, err := parse(m, numbered)
 		if err != nil {
 			return nil, 0, err
 		}

@@ -3,7 +3,9 @@ package rootfs
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,7 +18,57 @@ import (
 // its lower directories on the root file system), and slower lookups. Layers
 // must not change, and stay on disk as long as the cache has them; it keeps the
 // latest 16. The zero value is ready for use, by any number of goroutines.
-type BaseCache struct{ fileCache }
+type BaseCache struct {
+	fileCache
+	lists listNumbers
+}
+
+// listNumbers gives numbers to the latest 16 lists of lower directories that
+// were found to be in order. A list of hundreds of layers has tens of kB: a
+// container on a base has it compared once and stands by its number from there
+// on, so that it is neither checked nor cut, copied or hashed. That is safe
+// since the text is the very same: what was checked and what is used cannot
+// differ. A number never stands for another list.
+type listNumbers struct {
+	mu     sync.Mutex
+	latest []numberedList // oldest first
+	last   int            // number that was given
+}
+
+type numberedList struct {
+	text   string
+	number int // from 1 on
+}
+
+// of gives the number of a list, 0 if it has none.
+func (l *listNumbers) of(list string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.find(list)
+}
+
+// find is of. l.mu is held.
+func (l *listNumbers) find(list string) int {
+	if i := slices.IndexFunc(l.latest, func(n numberedList) bool { return n.text == list }); i >= 0 {
+		return l.latest[i].number
+	}
+	return 0
+}
+
+// give gives a number to a list that was checked, unless it has one.
+func (l *listNumbers) give(list string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if number := l.find(list); number != 0 {
+		return number
+	}
+	if len(l.latest) == fileCacheSize {
+		l.latest = slices.Delete(l.latest, 0, 1)
+	}
+	l.last++
+	l.latest = append(l.latest, numberedList{list, l.last})
+	return l.last
+}
 
 // overlayFromBase makes a detached overlay, on a shared base where there is a
 // cache for it and it can serve.
@@ -36,20 +88,13 @@ func (a *assembly) overlayFromBase(r *request) (int, error) {
 	return a.overlayDetached(r, nil)
 }
 
-// knows reports whether there is a base of a list of lower directories, which
-// then need not be looked at again.
-func (c *BaseCache) knows(list string) bool {
+// number gives the number of a list of lower directories that need not be
+// looked at again, 0 for others.
+func (c *BaseCache) number(list string) int {
 	if c == nil {
-		return false
+		return 0
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for key, e := range c.entries {
-		if e.file != nil && len(key) > len(list) && key[len(list)] == 0 && key[:len(list)] == list {
-			return true
-		}
-	}
-	return false
+	return c.lists.of(list)
 }
 
 // base gives the shared base that r can be stacked on, or nil. Why it cannot
@@ -72,7 +117,10 @@ func (a *assembly) base(r *request) *os.File {
 	if r.ids != nil {
 		mapping = r.ids.String()
 	}
-	key := o.list + "\x00" + fmt.Sprint(identity, mapping, options)
+	if o.number == 0 {
+		o.number = a.options.Base.lists.give(o.list)
+	}
+	key := fmt.Sprint(o.number, identity, mapping, options)
 	base, err := a.options.Base.get(a.ctx, key, func() (*os.File, error) {
 		o.split()
 		fd, err := a.overlayDetached(&request{

@@ -1,9 +1,12 @@
 package rootfs
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -142,6 +145,106 @@ func TestBaseCannotServe(t *testing.T) {
 		t.Error("a stack of three overlays")
 	}
 	must(t, tree.Close())
+}
+
+// A list that was seen before is not looked at again, whatever its length, and
+// is the same list in all tiers and combinations.
+func TestKnownList(t *testing.T) {
+	requireDetached(t)
+	dir := tmpfs(t)
+	s := newSnapshot(t, dir, 40)
+	var base BaseCache
+	defer base.Close()
+	tree := assemble(t, Options{Base: &base}, s.fresh(t, true))
+	if !tree.Stats().Base {
+		t.Fatalf("not on a base: %+v", tree.Stats())
+	}
+	m := s.fresh(t, true)
+	r, err := parse(m, base.number)
+	must(t, err)
+	if r.overlay.number == 0 || r.overlay.lowers != nil {
+		t.Errorf("the list of an image on a base was cut: %+v", r.overlay)
+	}
+	for name, test := range map[string]struct {
+		tier   Tier
+		mount  Mount
+		layers int
+	}{
+		"descriptors": {Descriptors, m, 40}, "names": {Names, s.fresh(t, true), 40}, "options": {OptionString, s.fresh(t, true), 40},
+		"index": {Auto, s.fresh(t, true).and("index=on"), 40},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tree := assemble(t, Options{Base: &base, Tier: test.tier}, test.mount)
+			if st := tree.Stats(); st.Layers != test.layers || st.Base {
+				t.Errorf("stats %+v", st)
+			}
+			inside(t, tree, func(root string) error {
+				_, err := os.Stat(filepath.Join(root, "layer1"))
+				return err
+			})
+		})
+	}
+	for _, more := range []string{"lowerdir=" + strings.Join(s.lowers, ":"), "lowerdir=/a:/b", "lowerdir+=/a", "datadir+=/a"} {
+		if _, err := parse(s.fresh(t, true).and(more), base.number); !errors.Is(err, ErrInvalid) {
+			t.Errorf("the list and %.20s: %v", more, err)
+		}
+	}
+	few, many := knownListBytes(t, &base, 10), knownListBytes(t, &base, 400)
+	if many > few+few/2 {
+		t.Errorf("parsing allocates %d bytes for 10 layers that are known, %d for 400", few, many)
+	}
+}
+
+// knownListBytes is what parsing a mount of layers that are known allocates,
+// in bytes.
+func knownListBytes(t *testing.T, base *BaseCache, layers int) uint64 {
+	t.Helper()
+	var lowers []string
+	for i := range layers {
+		lowers = append(lowers, fmt.Sprint("/var/lib/containerd/snapshots/", i, "/fs"))
+	}
+	s := &snapshot{lowers: lowers, upper: "/upper", work: "/work"}
+	base.lists.give(strings.Join(lowers, ":"))
+	m := s.mount()
+	const times = 100
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range times {
+		if r, err := parse(m, base.number); err != nil || r.overlay.number == 0 {
+			t.Fatal(r, err)
+		}
+	}
+	runtime.ReadMemStats(&after)
+	return (after.TotalAlloc - before.TotalAlloc) / times
+}
+
+// Numbers are given once.
+func TestListNumbers(t *testing.T) {
+	var l listNumbers
+	given := map[int]string{}
+	for i := range 3 * fileCacheSize {
+		list := fmt.Sprint("/", i%(fileCacheSize+2))
+		n := l.give(list)
+		if before, ok := given[n]; n == 0 || ok && before != list {
+			t.Fatalf("%d is of %q, and of %q", n, before, list)
+		}
+		given[n] = list
+		if l.of(list) != n || l.give(list) != n {
+			t.Errorf("%q is not %d", list, n)
+		}
+	}
+	if len(l.latest) != fileCacheSize {
+		t.Errorf("%d lists kept", len(l.latest))
+	}
+	if n := l.of("/0:/1"); n != 0 {
+		t.Errorf("an unknown list is %d", n)
+	}
+}
+
+// and adds an option.
+func (m Mount) and(option string) Mount {
+	m.Options = append(slices.Clone(m.Options), option)
+	return m
 }
 
 // with replaces the lower directories if option names them, and adds it

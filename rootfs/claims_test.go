@@ -329,7 +329,7 @@ func TestBindPrivately(t *testing.T) {
 	unchanged(t)
 	for rest, sees := range map[string]string{"": "layer1", "dir": "hidden"} {
 		a := &assembly{ctx: t.Context(), workshop: usedWorkshop(t)}
-		r, err := parse(layers[0], a.options.Base.knows)
+		r, err := parse(layers[0], a.options.Base.number)
 		must(t, err)
 		must(t, a.makeEarlier(r))
 		fd, err := a.bindPrivately(r, a.made[0], rest, unix.AT_RECURSIVE)
@@ -349,7 +349,7 @@ func FuzzTransform(f *testing.F) {
 	f.Add("mkdir/format/mkfs/bind", "{{ mount 0 }}/a", "X-containerd.mkdir.path=/io.containerd.x/../y", "ro")
 	f.Fuzz(func(t *testing.T, kind, source, option1, option2 string) {
 		mounts := []Mount{{Type: "tmpfs", Source: "tmpfs"}, {Type: kind, Source: source, Options: []string{option1, option2}}}
-		requests, first, err := parseAll(mounts, (*BaseCache)(nil).knows)
+		requests, first, err := parseAll(mounts, (*BaseCache)(nil).number)
 		if err != nil {
 			return
 		}

@@ -25,9 +25,11 @@ func (o option) String() string {
 type request struct {
 	Mount
 	bind      bool
-	recursive bool     // rbind
-	attrs     uint64   // MOUNT_ATTR_* of the mount
-	atime     bool     // attrs says which of the atime modes
+	recursive bool   // rbind
+	attrs     uint64 // MOUNT_ATTR_* of the mount
+	atime     bool   // attrs says which of the atime modes
+	noatime   bool
+	strict    bool     // strictatime
 	readOnly  bool     // of the superblock too, unless bind
 	super     []string // flags of the superblock, in order
 	data      []option // for the file system
@@ -41,8 +43,9 @@ type request struct {
 
 // parse sorts the options of m and checks everything that can be checked
 // without asking the kernel. Options are those of mount(8) as containerd
-// writes them; of repeated flags the last counts.
-func parse(m Mount, known func(list string) bool) (*request, error) {
+// writes them; of repeated flags the last counts. numbered gives the number of
+// a list of lower directories that was checked before, 0 for others.
+func parse(m Mount, numbered func(list string) int) (*request, error) {
 	r := &request{Mount: m, bind: m.Type == "bind" || m.Type == "rbind", recursive: m.Type == "rbind"}
 	if strings.ContainsRune(m.Type+m.Source+m.Target, 0) {
 		return nil, m.invalid("", "NUL in type, source or target")
@@ -51,7 +54,15 @@ func parse(m Mount, known func(list string) bool) (*request, error) {
 		return nil, m.needsPath("", "a helper program mounts it by path")
 	}
 	var uids, gids string
+	list := 0
 	for _, o := range m.Options {
+		if value, ok := strings.CutPrefix(o, "lowerdir="); ok && m.Type == typeOverlay {
+			if n := numbered(value); n != 0 {
+				list = n
+				r.data = append(r.data, option{key: "lowerdir", value: value})
+				continue
+			}
+		}
 		if strings.ContainsRune(o, 0) {
 			return nil, m.invalid(o, "NUL in option")
 		}
@@ -86,8 +97,8 @@ func parse(m Mount, known func(list string) bool) (*request, error) {
 		}
 	case m.Type == "":
 		return nil, m.invalid("", "no file system type")
-	case m.Type == "overlay":
-		return r, r.parseOverlay(known)
+	case m.Type == typeOverlay:
+		return r, r.parseOverlay(list)
 	case r.loop && !path.IsAbs(m.Source):
 		return nil, m.invalid("loop", "source is not an absolute path")
 	}
@@ -153,19 +164,30 @@ func (r *request) attribute(word string) bool {
 		r.attrs |= unix.MOUNT_ATTR_NODIRATIME
 	case "diratime":
 		r.attrs &^= unix.MOUNT_ATTR_NODIRATIME
-	case "noatime":
-		r.setAtime(unix.MOUNT_ATTR_NOATIME)
-	case "strictatime":
-		r.setAtime(unix.MOUNT_ATTR_STRICTATIME)
-	case "atime", "relatime", "norelatime", "nostrictatime":
-		r.setAtime(unix.MOUNT_ATTR_RELATIME)
+	case "noatime", "atime":
+		r.noatime = word == "noatime"
+		r.setAtime()
+	case "strictatime", "nostrictatime":
+		r.strict = word == "strictatime"
+		r.setAtime()
+	case "relatime", "norelatime": // what holds if the others do not
+		r.setAtime()
 	default:
 		return false
 	}
 	return true
 }
 
-func (r *request) setAtime(mode uint64) {
+// setAtime chooses among the modes as mount(2) does among its flags, of which
+// containerd gives it more than one: the strictest wins, not the last.
+func (r *request) setAtime() {
+	mode := uint64(unix.MOUNT_ATTR_RELATIME)
+	switch {
+	case r.strict:
+		mode = unix.MOUNT_ATTR_STRICTATIME
+	case r.noatime:
+		mode = unix.MOUNT_ATTR_NOATIME
+	}
 	r.attrs, r.atime = r.attrs&^unix.MOUNT_ATTR__ATIME|mode, true
 }
 

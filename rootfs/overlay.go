@@ -17,24 +17,27 @@ type overlay struct {
 	dataOnly    int      // how many of lowers are data-only
 	upper, work string   // both or neither
 	list        string   // lowers as they were given, if all are absolute and clean
-	known       bool     // list has been checked before; lowers is nil
+	number      int      // of list in a [BaseCache], which has seen it: lowers is nil before split
 }
 
 // parseOverlay moves the directories out of r.data. overlayfs reports most
 // contradictions only in the kernel's ring buffer, so they are found here. A
-// list of lower directories that is known is not looked at.
-func (r *request) parseOverlay(known func(list string) bool) error {
+// list of lower directories that has a number is not looked at.
+func (r *request) parseOverlay(list int) error {
 	o := &overlay{}
+	if r.has("lowerdir") && (r.has("lowerdir+") || r.has("datadir+")) {
+		return r.invalid("lowerdir", "together with lowerdir+ or datadir+")
+	}
 	var lowers, dataOnly []string
 	rest := r.data[:0:0]
 	for _, d := range r.data {
 		var err error
 		switch d.key {
 		case "lowerdir":
-			if lowers != nil || dataOnly != nil || o.known {
+			if lowers != nil || o.number != 0 {
 				return r.invalid(d.key, "given more than once")
 			}
-			if o.known = known(d.value); o.known {
+			if o.number = list; list != 0 {
 				o.list = d.value
 				break
 			}
@@ -45,9 +48,9 @@ func (r *request) parseOverlay(known func(list string) bool) error {
 				lowers, dataOnly, err = splitLowers(d.value)
 			}
 		case "lowerdir+":
-			lowers, o.list = append(lowers, d.value), ""
+			lowers = append(lowers, d.value)
 		case "datadir+":
-			dataOnly, o.list = append(dataOnly, d.value), ""
+			dataOnly = append(dataOnly, d.value)
 		case "upperdir":
 			err = setOnce(&o.upper, d.value)
 		case "workdir":
@@ -69,15 +72,13 @@ func (r *request) checkOverlay(lowers int) error {
 	switch {
 	case r.loop:
 		return r.invalid("loop", "an overlay has no device")
-	case o.known && lowers+o.dataOnly > 0:
-		return r.invalid("lowerdir", "together with lowerdir+ or datadir+")
-	case lowers == 0 && !o.known:
+	case lowers == 0 && o.number == 0:
 		return r.invalid("lowerdir", "no lower directory")
 	case len(o.lowers) > maxLowers:
 		return r.invalid("lowerdir", "%d lower directories, overlayfs takes %d", len(o.lowers), maxLowers)
 	case (o.upper == "") != (o.work == ""):
 		return r.invalid("upperdir, workdir", "one without the other")
-	case o.upper == "" && len(o.lowers) < 2 && !o.known:
+	case o.upper == "" && len(o.lowers) < 2 && o.number == 0:
 		return r.invalid("lowerdir", "a single lower directory and no upper one is a bind mount")
 	}
 	for i, lower := range o.lowers {
@@ -108,10 +109,10 @@ func (r *request) checkOverlay(lowers int) error {
 	return nil
 }
 
-// split gives a known list its lowers.
+// split gives a list with a number its lowers.
 func (o *overlay) split() {
-	if o.known {
-		o.known, o.lowers = false, strings.Split(o.list, ":")
+	if o.lowers == nil {
+		o.lowers = strings.Split(o.list, ":")
 	}
 }
 

@@ -47,7 +47,7 @@ func TestSplitOption(t *testing.T) {
 	}
 }
 
-func unknown(string) bool { return false }
+func unknown(string) int { return 0 }
 
 func TestParse(t *testing.T) {
 	r, err := parse(Mount{Type: "overlay", Options: []string{
@@ -55,7 +55,7 @@ func TestParse(t *testing.T) {
 		"lowerdir=/l/1:/l/2::/d", "upperdir=/u//x", "workdir=/w/.", "defaults", "uidmap=0:1:2,2:9:4", "gidmap=0:1:2",
 	}}, unknown)
 	must(t, err)
-	if r.attrs != unix.MOUNT_ATTR_NOSUID || r.readOnly || !r.atime {
+	if r.attrs != unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOATIME || r.readOnly || !r.atime {
 		t.Errorf("attributes %#x, read-only %v", r.attrs, r.readOnly)
 	}
 	if want := []option{{"context", "u:r:t:s0:c1,c2", false}, {"index", "off", false}, {"userxattr", "", true}}; !slices.Equal(r.data, want) {
@@ -77,7 +77,8 @@ func TestAttributes(t *testing.T) {
 		"nosymfollow": unix.MOUNT_ATTR_NOSYMFOLLOW, "nosymfollow,symfollow": 0,
 		"nodiratime": unix.MOUNT_ATTR_NODIRATIME, "nodiratime,diratime": 0,
 		"noatime": unix.MOUNT_ATTR_NOATIME, "noatime,strictatime": unix.MOUNT_ATTR_STRICTATIME,
-		"strictatime,atime": 0, "noatime,relatime": 0, "defaults": 0,
+		"strictatime,noatime": unix.MOUNT_ATTR_STRICTATIME, "strictatime,nostrictatime": 0, "noatime,atime": 0,
+		"noatime,relatime": unix.MOUNT_ATTR_NOATIME, "relatime": 0, "defaults": 0,
 	} {
 		r, err := parse(Mount{Type: "tmpfs", Options: strings.Split(in, ",")}, unknown)
 		if err != nil || r.attrs != want || len(r.data) != 0 {

@@ -56,6 +56,7 @@ func ParseTier(s string) (Tier, error) {
 // result is -1 for a mount that was attached on the host.
 func (a *assembly) mountOverlay(r *request) (int, error) {
 	if r.refers {
+		r.overlay.split()
 		return a.overlayOfMounts(r)
 	}
 	if a.options.Tier != Auto {
@@ -92,6 +93,9 @@ func (a *assembly) mountOverlay(r *request) (int, error) {
 }
 
 func (a *assembly) overlayIn(tier Tier, r *request) (fd int, err error) {
+	if tier != Detached {
+		r.overlay.split()
+	}
 	switch tier {
 	case Detached:
 		fd, err = a.overlayFromBase(r)

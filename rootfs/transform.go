@@ -23,8 +23,9 @@ const (
 )
 
 const (
-	typeErofs = "erofs"
-	typeLoop  = "loop"
+	typeErofs   = "erofs"
+	typeLoop    = "loop"
+	typeOverlay = "overlay"
 )
 
 // ErrVerity means that a layer is to be checked by dm-verity. containerd can

@@ -90,32 +90,33 @@ func settle(after time.Duration) {
 }
 
 // round has a crew work in each way, for all numbers of layers, with and
-// without a mapping, in an order of its own.
+// without a mapping, in an order of its own: what 400 layers leave behind must
+// not always meet 400 layers.
 func (r *results) round(c *crew, round int) error {
-	order := rand.New(rand.NewPCG(uint64(round), uint64(c.n)))
-	for at, layers := range r.layers {
-		for _, i := range order.Perm(len(r.ways)) {
-			w := r.ways[i]
+	var places []place
+	for _, layers := range r.layers {
+		for _, w := range r.ways {
 			for _, mapped := range []bool{true, false} {
-				if mapped && !allWays[w].mapped || !mapped && !allWays[w].plain {
-					continue
-				}
 				p := place{key{w, layers, mapped}, c.n}
-				if r.sitsOut(p, round) {
-					continue
+				if (mapped && allWays[w].mapped || !mapped && allWays[w].plain) && !r.sitsOut(p, round) {
+					places = append(places, p)
 				}
-				from := time.Now()
-				s, err := c.round(w, at, mapped, each(w, c.n))
-				if err != nil {
-					return err
-				}
-				if r.samples[p] == nil {
-					r.samples[p] = map[int]*sample{}
-				}
-				r.samples[p][round] = s
-				settle(time.Since(from))
 			}
 		}
+	}
+	order := rand.New(rand.NewPCG(uint64(round), uint64(c.n)))
+	order.Shuffle(len(places), func(i, j int) { places[i], places[j] = places[j], places[i] })
+	for _, p := range places {
+		from := time.Now()
+		s, err := c.round(p.way, slices.Index(r.layers, p.layers), p.mapped, each(p.way, c.n))
+		if err != nil {
+			return err
+		}
+		if r.samples[p] == nil {
+			r.samples[p] = map[int]*sample{}
+		}
+		r.samples[p][round] = s
+		settle(time.Since(from))
 	}
 	return nil
 }
