@@ -15,11 +15,13 @@ import (
 var commands = map[string]func(args []string) (int, error){
 	"alloc":   alloc,
 	"cat":     echoStdin,
+	"dial":    dial,
 	"exit":    exitWith,
 	"fds":     listFDs,
 	"fork":    fork,
 	"ids":     printIDs,
 	"logger":  runLogger,
+	"serve":   serve,
 	"stats":   statfs,
 	"tree":    printTree,
 	"wait":    waitForTerm,

@@ -2,11 +2,13 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"os/signal"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // exitWith CODE ends with that status.
@@ -49,16 +51,24 @@ func waitForTerm(args []string) (int, error) {
 	return code, nil
 }
 
-// alloc MIB touches that much memory, prints "allocated" and waits for
-// SIGTERM.
+// alloc MIB [PACE] touches that much memory, at most PACE MiB of it in a
+// second, prints "allocated" and waits for SIGTERM.
 func alloc(args []string) (int, error) {
 	mib, err := number(args, 0, 1)
 	if err != nil {
 		return 0, err
 	}
+	pace, err := number(args, 1, math.MaxInt32)
+	if err != nil {
+		return 0, err
+	}
 	memory := make([]byte, mib<<20)
-	for i := 0; i < len(memory); i += os.Getpagesize() {
-		memory[i] = 1
+	begin := time.Now()
+	for i := range mib {
+		for page := i << 20; page < (i+1)<<20; page += os.Getpagesize() {
+			memory[page] = 1
+		}
+		time.Sleep(time.Duration(i+1)*time.Second/time.Duration(pace) - time.Since(begin))
 	}
 	fmt.Println("allocated", mib)
 	code, err := waitForTerm(nil)

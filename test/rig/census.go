@@ -37,10 +37,34 @@ func (d *Daemon) TakeCensus() Census {
 		}
 	}
 	countTree(c, "/run")
+	for _, e := range LedgerEntries() {
+		c["ledger "+e]++
+	}
 	countTree(c, filepath.Join(d.Root(), "io.containerd.runtime.v2.task"))
+	countTree(c, filepath.Join(d.Root(), "io.containerd.grpc.v1.cri"))
 	countTree(c, filepath.Join(d.Root(), "tmpmounts"))
 	countTree(c, d.tmp())
 	return c
+}
+
+// LedgerDir is where the shims keep their ledger of placements.
+const LedgerDir = "/run/containerd-numa"
+
+// LedgerEntries are the bundles of the containers in the ledger: the first
+// field of each line but the two of the header.
+func LedgerEntries() []string {
+	const header = 2
+	b, err := os.ReadFile(filepath.Join(LedgerDir, "state"))
+	if err != nil {
+		return nil
+	}
+	var entries []string
+	lines := strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
+	for _, line := range lines[min(header, len(lines)):] {
+		bundle, _, _ := strings.Cut(line, " ")
+		entries = append(entries, bundle)
+	}
+	return entries
 }
 
 // countProcesses counts every process of the PID namespace, and the mount

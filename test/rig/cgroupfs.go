@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -51,11 +52,59 @@ func cgroupDirs(run string) []string {
 		if err != nil {
 			return nil // a cgroup that went away while we looked
 		}
-		if d.IsDir() && slices.Contains(strings.Split(path, "/"), run) {
+		if d.IsDir() && slices.Contains(strings.Split(path, "/"), run) && isCgroup(path) {
 			dirs = append(dirs, path)
 		}
 		return nil
 	})
 	slices.SortFunc(dirs, func(a, b string) int { return len(b) - len(a) })
 	return dirs
+}
+
+// isCgroup tells a cgroup from a directory of a tmpfs: crun makes some where it
+// expects a hierarchy that is not mounted.
+func isCgroup(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && st.Type != unix.TMPFS_MAGIC
+}
+
+// hierarchies lists where the host's cgroup hierarchies are mounted.
+func hierarchies() []string {
+	if Unified() {
+		return []string{CgroupMount}
+	}
+	entries, err := os.ReadDir(CgroupMount)
+	if err != nil {
+		return nil
+	}
+	var mounts []string
+	for _, e := range entries {
+		if e.IsDir() { // not the links, such as cpu to cpu,cpuacct
+			mounts = append(mounts, filepath.Join(CgroupMount, e.Name()))
+		}
+	}
+	return mounts
+}
+
+// MakeCgroup makes a cgroup, and its parents, in every hierarchy, as kubelet
+// does for a pod.
+func MakeCgroup(cgroupsPath string) error {
+	var err error
+	for _, mount := range hierarchies() {
+		err = errors.Join(err, os.MkdirAll(filepath.Join(mount, cgroupsPath), 0o755))
+	}
+	return err
+}
+
+// RemoveCgroup removes a cgroup from every hierarchy. One that has cgroups
+// below it, or processes, is an error.
+func RemoveCgroup(cgroupsPath string) error {
+	var err error
+	for _, mount := range hierarchies() {
+		rmErr := os.Remove(filepath.Join(mount, cgroupsPath))
+		if !errors.Is(rmErr, fs.ErrNotExist) {
+			err = errors.Join(err, rmErr)
+		}
+	}
+	return err
 }

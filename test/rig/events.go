@@ -21,6 +21,8 @@ type Event struct {
 	Status    uint32 // exit status, of exits
 	ExitedAt  time.Time
 	At        time.Time // when the shim made it
+	// Checkpoint is the directory of the images, of checkpoints.
+	Checkpoint string
 }
 
 func (e Event) String() string {
@@ -197,6 +199,8 @@ func decode(env *events.Envelope) (Event, bool) {
 		e.Container = v.ContainerID
 	case *eventsapi.TaskResumed:
 		e.Container = v.ContainerID
+	case *eventsapi.TaskCheckpointed:
+		e.Container, e.Checkpoint = v.ContainerID, v.Checkpoint
 	default:
 		return Event{}, false
 	}

@@ -153,15 +153,18 @@ func (m *Machine) BaseLayer() (Layer, error) {
 }
 
 // ImportImage writes the image to the working directory, imports it and
-// unpacks it into the snapshotter.
-func (d *Daemon) ImportImage(ctx context.Context, name string, layers []Layer) (containerd.Image, error) {
+// unpacks it into the snapshotter. cmd is what it runs, a shell if not given.
+func (d *Daemon) ImportImage(ctx context.Context, name string, layers []Layer, cmd ...string) (containerd.Image, error) {
 	archive, err := os.CreateTemp(d.cfg.Machine.Dir, filepath.Base(name)+"-*.tar")
 	if err != nil {
 		return nil, err
 	}
 	defer os.Remove(archive.Name())
 	defer archive.Close()
-	config := ocispec.ImageConfig{Env: []string{"PATH=/bin"}, Cmd: []string{"/bin/sh"}}
+	if len(cmd) == 0 {
+		cmd = []string{"/bin/sh"}
+	}
+	config := ocispec.ImageConfig{Env: []string{"PATH=/bin"}, Cmd: cmd}
 	if err := WriteImage(archive, name, config, layers); err != nil {
 		return nil, err
 	}
@@ -179,4 +182,16 @@ func (d *Daemon) ImportImage(ctx context.Context, name string, layers []Layer) (
 		return nil, fmt.Errorf("unpack %s: %w", name, err)
 	}
 	return image, nil
+}
+
+// ImportLayered is ImportImage of LayeredImage, with layers in all. The Tree is
+// what a container of it must see below /data.
+func (d *Daemon) ImportLayered(ctx context.Context, name string, layers int) (containerd.Image, Tree, error) {
+	base, err := d.cfg.Machine.BaseLayer()
+	if err != nil {
+		return nil, nil, err
+	}
+	stack, tree := LayeredImage(base, layers-1)
+	image, err := d.ImportImage(ctx, name, stack)
+	return image, tree, err
 }

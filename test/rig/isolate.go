@@ -33,7 +33,10 @@ const (
 //
 // It must be called before the program starts goroutines or opens files it
 // needs. Arguments, environment and standard streams are passed on.
-func Isolate() (dir string, err error) {
+//
+// namespaces are CLONE_ flags of further namespaces to make, which only their
+// kernel's defaults are set up in.
+func Isolate(namespaces ...uintptr) (dir string, err error) {
 	switch os.Getenv(stageEnv) {
 	case stageInside:
 		os.Unsetenv(stageEnv)
@@ -46,7 +49,7 @@ func Isolate() (dir string, err error) {
 		}
 		os.Exit(code)
 	}
-	code, err := runOutside()
+	code, err := runOutside(namespaces)
 	if err != nil {
 		return "", err
 	}
@@ -55,7 +58,7 @@ func Isolate() (dir string, err error) {
 }
 
 // runOutside starts the namespaces, waits for them and cleans up after them.
-func runOutside() (code int, err error) {
+func runOutside(namespaces []uintptr) (code int, err error) {
 	dir, err := os.MkdirTemp("", "numa-rig-")
 	if err != nil {
 		return 0, fmt.Errorf("make working directory: %w", err)
@@ -78,6 +81,9 @@ func runOutside() (code int, err error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID,
 		Pdeathsig:  unix.SIGKILL,
+	}
+	for _, flag := range namespaces {
+		cmd.SysProcAttr.Cloneflags |= flag
 	}
 	if err := startLocked(cmd); err != nil {
 		return 0, fmt.Errorf("start in new mount and PID namespaces: %w", err)

@@ -23,6 +23,7 @@ func IDMapping(host uint32) []specs.LinuxIDMapping {
 // Job is a container to measure.
 type Job struct {
 	Runtime string
+	Options any // the runtime's, nil for none
 	Image   containerd.Image
 	Args    []string
 	Root    uint32 // host id of root in a user namespace; 0 for none
@@ -38,7 +39,7 @@ func (d *Daemon) Define(ctx context.Context, id string, j Job) (containerd.Conta
 		labels = append(labels, containerd.WithUserNSRemapperLabels(m, m))
 	}
 	c, err := d.client.NewContainer(ctx, id,
-		containerd.WithRuntime(j.Runtime, nil),
+		containerd.WithRuntime(j.Runtime, j.Options),
 		containerd.WithSnapshotter(Snapshotter),
 		containerd.WithImage(j.Image),
 		containerd.WithNewSnapshot(id, j.Image, labels...),

@@ -22,8 +22,9 @@ type Machine struct {
 func (m *Machine) Name() string { return filepath.Base(m.Dir) }
 
 // Enter builds what the containerd version needs, then isolates the calling
-// program (see Isolate). It returns ErrNotRoot where that is not possible.
-func Enter(ctx context.Context, version string) (*Machine, error) {
+// program (see Isolate) with further namespaces. It returns ErrNotRoot where
+// that is not possible.
+func Enter(ctx context.Context, version string, namespaces ...uintptr) (*Machine, error) {
 	if os.Geteuid() != 0 {
 		return nil, ErrNotRoot
 	}
@@ -33,7 +34,7 @@ func Enter(ctx context.Context, version string) (*Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := Isolate()
+	dir, err := Isolate(namespaces...)
 	if err != nil {
 		return nil, err
 	}

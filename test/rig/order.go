@@ -67,6 +67,9 @@ func replay(events []Event) (map[string]eventState, error) {
 			if e.Process != "" && states[""] >= exited {
 				fail(e, "exec added after init's exit")
 			}
+			if e.Process == "" && states[""] == deleted {
+				states[""] = unknown // a new task of the container
+			}
 			step(e, unknown, added)
 		case "/tasks/start", "/tasks/exec-started":
 			if e.Process != "" && states[""] >= exited {
@@ -85,7 +88,7 @@ func replay(events []Event) (map[string]eventState, error) {
 				fail(e, "deleted in state %q", states[""])
 			}
 			states[e.Process] = deleted
-		case "/tasks/paused", "/tasks/resumed":
+		case "/tasks/paused", "/tasks/resumed", "/tasks/checkpointed":
 			if states[""] != started && states[""] != added {
 				fail(e, "in state %q", states[""])
 			}

@@ -25,6 +25,7 @@ type Tools struct {
 type component struct {
 	name     string // cache directory prefix
 	moduleAt string // directory of the go.mod that pins it, below the test module
+	version  string // pins it here, to build with its own go.mod; "" for moduleAt's
 	module   string
 	packages []string
 	tags     string
@@ -39,6 +40,10 @@ var (
 		name: "containerd", module: "github.com/containerd/containerd/v2",
 		packages: []string{"cmd/containerd", "cmd/ctr", "cmd/containerd-shim-runc-v2"}, tags: snapshotterTags,
 	}
+	containerd22 = component{
+		name: "containerd", module: "github.com/containerd/containerd/v2", version: "2.2.9",
+		packages: []string{"cmd/containerd", "cmd/ctr", "cmd/containerd-shim-runc-v2"}, tags: snapshotterTags,
+	}
 	containerd17 = component{
 		name: "containerd", moduleAt: "containerd17", module: "github.com/containerd/containerd",
 		packages: []string{"cmd/containerd", "cmd/ctr", "cmd/containerd-shim-runc-v2"}, tags: snapshotterTags,
@@ -47,9 +52,20 @@ var (
 		name: "runc", module: "github.com/opencontainers/runc",
 		packages: []string{"."}, tags: "seccomp", cgo: true,
 	}
+	cniPlugins = component{
+		name: "cni-plugins", module: "github.com/containernetworking/plugins",
+		packages: []string{"plugins/main/bridge", "plugins/main/loopback", "plugins/ipam/host-local"},
+	}
 )
 
-// Versions are the containerd versions that Build knows, by prefix.
+// kubernetes are the parts of a cluster that pods on one node need.
+var kubernetes = component{
+	name: "kubernetes", moduleAt: "kubernetes/binaries", module: "k8s.io/kubernetes",
+	packages: []string{"cmd/kube-apiserver", "cmd/kubelet"},
+}
+
+// Versions are the containerd versions that most suites run with, by prefix.
+// Build also knows 2.2.
 var Versions = []string{"2", "1.7"}
 
 // ModuleDir finds the test module's root from the current directory upwards.
@@ -91,8 +107,11 @@ func Build(ctx context.Context, version string) (*Tools, error) {
 		return nil, err
 	}
 	daemon := containerd2
-	if strings.HasPrefix(version, "1.") {
+	switch {
+	case strings.HasPrefix(version, "1."):
 		daemon = containerd17
+	case strings.HasPrefix(version, "2.2"):
+		daemon = containerd22
 	}
 	daemonDir, pinned, err := daemon.build(ctx, root)
 	if err != nil {
@@ -114,15 +133,39 @@ func Build(ctx context.Context, version string) (*Tools, error) {
 	}, nil
 }
 
+// BuildCNI returns the directory of the network plugins for pods (bridge,
+// loopback, host-local), building them if the cache lacks them.
+func BuildCNI(ctx context.Context) (dir string, err error) {
+	root, err := ModuleDir()
+	if err != nil {
+		return "", err
+	}
+	dir, _, err = cniPlugins.build(ctx, root)
+	return dir, err
+}
+
+// BuildKubernetes returns the directory of kube-apiserver and kubelet, building
+// them if the cache lacks them: some ten minutes on two cores.
+func BuildKubernetes(ctx context.Context) (dir string, err error) {
+	root, err := ModuleDir()
+	if err != nil {
+		return "", err
+	}
+	dir, _, err = kubernetes.build(ctx, root)
+	return dir, err
+}
+
 // build makes the component's cache directory unless it is there. It builds
 // beside and renames, so that two processes may build at once.
 func (c component) build(ctx context.Context, root string) (dir, version string, err error) {
-	from := filepath.Join(root, c.moduleAt)
-	out, err := goTool(ctx, from, nil, "list", "-m", "-f", "{{.Version}}", c.module)
-	if err != nil {
-		return "", "", err
+	from, version := filepath.Join(root, c.moduleAt), c.version
+	if version == "" {
+		out, err := goTool(ctx, from, nil, "list", "-m", "-f", "{{.Version}}", c.module)
+		if err != nil {
+			return "", "", err
+		}
+		version = strings.TrimPrefix(strings.TrimSpace(out), "v")
 	}
-	version = strings.TrimPrefix(strings.TrimSpace(out), "v")
 	cache, err := CacheDir()
 	if err != nil {
 		return "", "", err
@@ -144,12 +187,15 @@ func (c component) build(ctx context.Context, root string) (dir, version string,
 	}
 	fmt.Fprintf(os.Stderr, "rig: building %s %s once, into %s\n", c.name, version, dir)
 	args := []string{"build", "-trimpath", "-tags", c.tags, "-o", tmp + "/"}
-	for _, p := range c.packages {
-		args = append(args, strings.TrimSuffix(c.module+"/"+p, "/."))
-	}
-	env := []string{"CGO_ENABLED=0"}
+	env, at := []string{"CGO_ENABLED=0"}, ""
 	if c.cgo {
 		env = []string{"CGO_ENABLED=1"}
+	}
+	if c.version != "" {
+		args, env, at = []string{"install", "-trimpath", "-tags", c.tags}, append(env, "GOBIN="+tmp), "@v"+c.version
+	}
+	for _, p := range c.packages {
+		args = append(args, strings.TrimSuffix(c.module+"/"+p, "/.")+at)
 	}
 	if _, err := goTool(ctx, from, env, args...); err != nil {
 		return "", "", err
