@@ -7,7 +7,7 @@ BINDIR ?= /usr/local/bin
 BIN := bin/containerd-shim-numa-v1
 # no_grpc: containerd's API without its gRPC services. netgo and osusergo: a
 # static binary must not need the C library's resolver and user database.
-TAGS := no_grpc seccomp runc_nocriu netgo osusergo
+TAGS := no_grpc seccomp netgo osusergo
 export CGO_ENABLED := 1
 GOBUILD := go build -trimpath -buildvcs=auto -tags '$(TAGS)' -ldflags '-s -w -extldflags "-static"'
 GOTESTFLAGS ?=
@@ -15,13 +15,15 @@ GOTEST := go test $(GOTESTFLAGS) -tags '$(TAGS)'
 TEST_TIMEOUT ?= 20m
 FUZZTIME ?= 20s
 # The packages that `make deps` needs on Debian.
-PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git busybox-static erofs-utils ca-certificates
+PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git busybox-static erofs-utils ca-certificates crun iproute2
+# What `make test` runs of `make test-engines`.
+ENGINE_TESTS := Test(Exec$$|BadSpecs|ShimKilledAtRandom|Terminal|Pause|RootfsSettings|Ctr)
 OUTPUT := .output
 
-.PHONY: help build install demo test test-unit test-e2e test-vm bench bench-rootfs fuzz lint fmt cover dev clean deps tools
+.PHONY: help build install demo test test-unit test-e2e test-engines test-vm test-vm-quick vm-fetch test-kubernetes test-cri bench bench-create bench-placement bench-rootfs bench-cri capture fuzz lint fmt cover dev clean deps tools
 
 help: ## what there is to do
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: deps ## the shim and the operator's tool, static, into bin/
 	@mkdir -p bin
@@ -42,18 +44,57 @@ test-unit: deps ## unit tests, with the race detector; as root also real mounts,
 	$(GOTEST) -race -timeout $(TEST_TIMEOUT) ./...
 
 test-e2e: build tools ## end-to-end tests on containerd 2.4 and 1.7
-	cd test && go test $(GOTESTFLAGS) -count=1 -short -timeout $(TEST_TIMEOUT) ./rig/... ./repo/... ./vm/...
+	cd test && go test $(GOTESTFLAGS) -count=1 -short -timeout $(TEST_TIMEOUT) ./rig/... ./repo/... ./mountoptions ./vm/...
 	cd test && go test $(GOTESTFLAGS) -count=1 -timeout $(TEST_TIMEOUT) ./e2e -containerd=2
 	cd test && go test $(GOTESTFLAGS) -count=1 -timeout $(TEST_TIMEOUT) ./e2e -containerd=1.7
+	for engine in runc crun; do (cd test && go test $(GOTESTFLAGS) -count=1 -timeout $(TEST_TIMEOUT) -run '$(ENGINE_TESTS)' ./e2e -engine=$$engine -shim-kills=5); done
+
+test-engines: build tools ## the end-to-end tests with runc and with crun as the containers' runtime (8 minutes)
+	cd test && go test $(GOTESTFLAGS) -count=1 -timeout $(TEST_TIMEOUT) ./e2e -engine=runc
+	cd test && go test $(GOTESTFLAGS) -count=1 -timeout $(TEST_TIMEOUT) ./e2e -engine=crun
 
 test-vm: build tools ## the same on other kernels, cgroup v2 and NUMA machines, in QEMU (half an hour)
 	cd test && go test $(GOTESTFLAGS) -count=1 -timeout 2h ./vm
 
+QUICK_KERNELS := 6.1 6.12
+# Fails where there is no QEMU or kernel to be had, in at most this long.
+vm-fetch: deps
+	@$(MAKE) --no-print-directory deps PACKAGES="e2fsprogs xz-utils"
+	cd test && timeout 15m go run ./vm/cmd/vmfetch $(QUICK_KERNELS)
+
+test-vm-quick: vm-fetch ## package rootfs on two kernels that are older than most hosts', in QEMU (minutes)
+	cd test && go test $(GOTESTFLAGS) -count=1 -timeout 1h ./vm -run '^TestRootfs$$' -kernels $(subst $() ,$(,),$(QUICK_KERNELS)) -quick
+
+test-kubernetes: build tools ## pods through a real kubelet and API server (the first time builds them: 15 minutes)
+	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) etcd-server"
+	cd test && go test $(GOTESTFLAGS) -count=1 -timeout 1h ./kubernetes
+
+# ALL=1: by every way to register the shim, and on containerd 2.2 as well.
+CRI_VERSIONS := 2 1.7$(if $(ALL), 2.2)
+CRI_REGISTRATIONS := numa$(if $(ALL), configpath inline runc)
+
+test-cri: build tools ## pods and containers as a kubelet runs them, through CRI (ALL=1: every registration)
+	cd test && for version in $(CRI_VERSIONS); do for registration in $(CRI_REGISTRATIONS); do \
+	  go test $(GOTESTFLAGS) -count=1 -timeout $(TEST_TIMEOUT) ./cri -containerd=$$version -registration=$$registration; \
+	done; done
+
 bench: build tools ## runc's shim against this one, in one interleaved run
 	cd test && go run ./bench
 
+bench-create: build tools ## what placing a container costs, in one interleaved run
+	cd test && go run ./bench -layers 2 -serial 60 -runtimes "io.containerd.numa.v1,io.containerd.numa.v1+placement.policy='none'"
+
+bench-placement: deps ## where containers are put, against kubelet and others, simulated (minutes)
+	cd test && go run ./bench-placement
+
 bench-rootfs: deps ## ways to assemble a root filesystem, in one interleaved run
 	cd test && go run ./bench-rootfs
+
+bench-cri: build tools ## a burst of pods through CRI, by runc's shim and by this one
+	cd test && go run ./bench-cri
+
+capture: ## this machine's CPUs and nodes as a text for numa/machines/sys, on standard output
+	@cd test && go run ./capture
 
 fuzz: deps ## each fuzz target for $(FUZZTIME)
 	@go list -tags '$(TAGS)' ./... | while read -r pkg; do \

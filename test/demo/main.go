@@ -1,7 +1,8 @@
 // Command demo shows what the shim is for on this machine: it runs a
 // many-layered image, plain and in a user namespace, through ctr with this
 // project's runtime and with containerd's own, and prints what the containers
-// said, how long they took, and how the host's mount table changed.
+// said, how long they took, and how the host's mount table changed. Then it
+// places two containers beside each other.
 //
 // It brings its own containerd, in a mount namespace whose propagation is
 // shared as systemd's is. Nothing outside of that is touched.
@@ -81,12 +82,7 @@ func demo(layers, runs int, runtimes []string, shimDir string) (err error) {
 		return err
 	}
 	defer daemon.Close()
-	base, err := machine.BaseLayer()
-	if err != nil {
-		return err
-	}
-	stack, _ := rig.LayeredImage(base, layers-1)
-	image, err := daemon.ImportImage(ctx, "demo.test/layered:1", stack)
+	image, _, err := daemon.ImportLayered(ctx, "demo.test/layered:1", layers)
 	if err != nil {
 		return err
 	}
@@ -107,7 +103,10 @@ func demo(layers, runs int, runtimes []string, shimDir string) (err error) {
 		}
 		report(kind.title, args, runtimes, results)
 	}
-	return nil
+	if !slices.Contains(runtimes, rig.OurRuntime) {
+		return nil
+	}
+	return placement(ctx, daemon, machine.Dir, image.Name())
 }
 
 func userNamespaceFlags() []string {

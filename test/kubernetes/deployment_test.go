@@ -121,6 +121,25 @@ func TestDeploymentMayLabelItsNodeOnly(t *testing.T) {
 	s.must(account.Merge(s.ctx, nodesPath+"/"+nodeName, label(ready, nil)))
 }
 
+// allowDedicated lets pods ask for dedicated CPUs during the test.
+func (s *scene) allowDedicated() {
+	s.t.Helper()
+	label := func(value any) {
+		s.must(s.cluster.API.Merge(s.ctx, namespacesPath+"/default", map[string]any{
+			"metadata": map[string]any{"labels": map[string]any{"numa.containerd.io/dedicated": value}}}))
+	}
+	label("allowed")
+	s.t.Cleanup(func() { label(nil) })
+	// Admission hears of the label a moment later.
+	var err error
+	if !rig.Eventually(bound, func() bool {
+		err = s.cluster.API.Create(s.ctx, podsPath+"?dryRun=All", newPod("asks", annotation("cpu-policy", "dedicated")), nil)
+		return err == nil
+	}) {
+		s.t.Fatalf("pod in a namespace with the label: %v", err)
+	}
+}
+
 // TestDeploymentLimitsDedicatedCPUs lets only namespaces with the label ask for
 // dedicated CPUs.
 func TestDeploymentLimitsDedicatedCPUs(t *testing.T) {
@@ -137,13 +156,5 @@ func TestDeploymentLimitsDedicatedCPUs(t *testing.T) {
 		t.Errorf("pod in a namespace without the label: %v", err)
 	}
 	s.must(api.Create(s.ctx, dry, newPod("does-not-ask", annotation("policy", "none")), nil))
-	allow := func(value any) {
-		s.must(api.Merge(s.ctx, namespacesPath+"/default", map[string]any{
-			"metadata": map[string]any{"labels": map[string]any{"numa.containerd.io/dedicated": value}}}))
-	}
-	allow("allowed")
-	t.Cleanup(func() { allow(nil) })
-	if !rig.Eventually(bound, func() bool { err = api.Create(s.ctx, dry, asks, nil); return err == nil }) {
-		t.Errorf("pod in a namespace with the label: %v", err)
-	}
+	s.allowDedicated()
 }

@@ -33,6 +33,7 @@ func TestPolicies(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := act(t)
+			s.allowDedicated()
 			main := shell("main", `echo "$CONTAINERD_NUMA_NODES"; echo "$CONTAINERD_NUMA_CPUS"; grep Cpus_allowed_list /proc/self/status; exec /payload wait`)
 			p := s.run(append([]podOption{containers(main)}, c.options...)...)
 			var text string
@@ -57,6 +58,7 @@ func TestPolicies(t *testing.T) {
 // does not run, and its events say why.
 func TestRefusal(t *testing.T) {
 	s := act(t)
+	s.allowDedicated()
 	name := s.create(annotation("policy", "single-numa-node"), annotation("cpu-policy", "dedicated"),
 		func(p *corev1.Pod) { p.Spec.Containers[0].Resources.Limits = quantities("", "50Mi") },
 		limits("100", "50Mi"), requests("10m", "50Mi"))

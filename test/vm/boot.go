@@ -16,6 +16,7 @@ type Boot struct {
 	Memory   int      // MiB; 0 is DefaultMemory. Not used if Topology names its nodes
 	Topology Topology // of processors and memory nodes
 	CgroupV1 bool     // the hybrid layout with v1 controllers; else cgroup v2 alone
+	Modules  []string // kernel modules, beside those of every guest
 
 	Files    map[string]string // host files and directories by their path in the guest
 	Programs []string          // host programs to copy with their shared libraries, to the same paths
@@ -110,7 +111,7 @@ func (b Boot) machine(ctx context.Context, dir string, k kernel, qemu string) (m
 	if err := os.RemoveAll(root); err != nil {
 		return m, err
 	}
-	if err := writeInitramfs(ctx, m.initramfs, dir, k); err != nil {
+	if err := writeInitramfs(ctx, m.initramfs, dir, k, b.Modules); err != nil {
 		return m, err
 	}
 	image, err := k.image()

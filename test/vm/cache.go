@@ -32,6 +32,22 @@ func Fetch(ctx context.Context, series string) (release string, err error) {
 	return k.release, err
 }
 
+// Install makes sure that QEMU and a kernel of the series are in the cache. It
+// fails where they cannot be had from Debian's archive.
+func Install(ctx context.Context, series string) error {
+	c, err := openCache()
+	if err != nil {
+		return err
+	}
+	if _, err := c.qemu(ctx); err != nil {
+		return fmt.Errorf("install QEMU: %w", err)
+	}
+	if _, err := c.kernel(ctx, series); err != nil {
+		return fmt.Errorf("install a kernel %s: %w", series, err)
+	}
+	return nil
+}
+
 // cache is where kernels and QEMU are kept, in
 // $XDG_CACHE_HOME/containerd-shim-numa or ~/.cache/containerd-shim-numa.
 type cache struct {

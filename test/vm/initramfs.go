@@ -16,9 +16,9 @@ import (
 const initPackage = "containerd-shim-numa-v1/test/vm/init"
 
 // writeInitramfs writes an initramfs of the guest's init and the kernel's
-// modules. dir is for what is made on the way.
-func writeInitramfs(ctx context.Context, path, dir string, k kernel) error {
-	modules, err := k.modules(ctx)
+// modules, more beside those of every guest. dir is for what is made on the way.
+func writeInitramfs(ctx context.Context, path, dir string, k kernel, more []string) error {
+	modules, err := k.modules(ctx, more)
 	if err != nil {
 		return err
 	}

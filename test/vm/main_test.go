@@ -30,7 +30,7 @@ func newest() string { return kernels()[len(kernels())-1] }
 
 // productTags build the product's packages as the product has them, but
 // without cgo: a guest has no C library.
-const productTags = "no_grpc seccomp runc_nocriu netgo osusergo"
+const productTags = "no_grpc seccomp netgo osusergo"
 
 // build builds a program or, by "test -c", a test binary in the directory
 // module, static, and returns its path. The last of args is the package.

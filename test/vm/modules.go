@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -27,14 +28,15 @@ type module struct {
 	image []byte
 }
 
-// modules returns what the guest loads, dependencies first.
-func (k kernel) modules(ctx context.Context) ([]module, error) {
+// modules returns what the guest loads, more beside what all guests do,
+// dependencies first.
+func (k kernel) modules(ctx context.Context, more []string) ([]module, error) {
 	files, err := k.findModules()
 	if err != nil {
 		return nil, err
 	}
 	l := loader{files: files, seen: make(map[string]bool)}
-	for _, name := range wantedModules {
+	for _, name := range slices.Concat(wantedModules, more) {
 		if files[name] == "" {
 			continue
 		}
