@@ -17,7 +17,7 @@ FUZZTIME ?= 20s
 # The packages that `make deps` needs on Debian.
 PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git busybox-static erofs-utils ca-certificates crun iproute2
 # What `make test` runs of `make test-engines`.
-ENGINE_TESTS := Test(Exec$$|BadSpecs|ShimKilledAtRandom|Terminal|Pause|RootfsSettings|Ctr)
+ENGINE_TESTS := Test(Exec$$|BadSpecs|ShimKilledAtRandom|Terminal|Pause|RootfsSettings|Ctr|Checkpoint|Restore)
 OUTPUT := .output
 
 .PHONY: help build install demo test test-unit test-e2e test-engines test-vm test-vm-quick vm-fetch test-kubernetes test-cri bench bench-create bench-placement bench-rootfs bench-cri capture fuzz lint fmt cover dev clean deps tools
@@ -30,9 +30,11 @@ build: deps ## the shim and the operator's tool, static, into bin/
 	$(GOBUILD) -o $(BIN) ./cmd/containerd-shim-numa-v1
 	CGO_ENABLED=0 $(GOBUILD) -o bin/numashim ./cmd/numashim
 
-install: build ## the shim into $(BINDIR), replacing one that runs safely
-	install -D -m 0755 $(BIN) $(DESTDIR)$(BINDIR)/.containerd-shim-numa-v1.new
-	mv -f $(DESTDIR)$(BINDIR)/.containerd-shim-numa-v1.new $(DESTDIR)$(BINDIR)/containerd-shim-numa-v1
+install: build ## the shim and the tool into $(BINDIR), replacing those that run safely
+	@for program in containerd-shim-numa-v1 numashim; do \
+	  install -D -m 0755 bin/$$program $(DESTDIR)$(BINDIR)/.$$program.new && \
+	  mv -f $(DESTDIR)$(BINDIR)/.$$program.new $(DESTDIR)$(BINDIR)/$$program || exit; \
+	done
 
 demo: build tools ## containers on a real containerd, beside the runc shim
 	cd test && go run ./demo

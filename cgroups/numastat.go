@@ -12,14 +12,15 @@ import (
 // NodeMemory is what a container, with the cgroups below its own, uses of one
 // memory node, in bytes.
 type NodeMemory struct {
-	Node int
+	Node int `json:"node"`
 	// Anon and File are pages of processes and of files. Those of tmpfs are
 	// among Anon on v1, among File on v2.
-	Anon, File uint64
+	Anon uint64 `json:"anon"`
+	File uint64 `json:"file"`
 	// Other is, on v1, what cannot be reclaimed, such as locked pages, and on
 	// v2 the kernel's own: stacks, page tables, slabs. v1 does not tell the
 	// latter by node.
-	Other uint64
+	Other uint64 `json:"other"`
 }
 
 // Total is all that is known to be on the node.

@@ -15,13 +15,19 @@ const root = "../.."
 // allowed are the packages of this module that each of them may import.
 var allowed = map[string][]string{
 	"cgroups":                     {"numa/cpuset"},
-	"cmd/containerd-shim-numa-v1": {"rootfs", "shim", "task", "task/native"},
-	"cmd/numashim":                {},
+	"cmd/containerd-shim-numa-v1": {"numa/ledger", "rootfs", "shim", "task", "task/external", "task/native"},
+	"cmd/numashim":                {"cgroups", "numa/cpuset"},
+	"numa":                        {"numa/cpuset"},
 	"numa/cpuset":                 {},
+	"numa/ledger":                 {"numa", "numa/cpuset"},
+	"numa/machines":               {"numa/cpuset"},
+	"numa/memory":                 {"numa/cpuset"},
 	"rootfs":                      {},
 	"shim":                        {},
-	"task":                        {"cgroups", "rootfs"},
-	"task/native":                 {"task"},
+	"task":                        {"cgroups", "numa/cpuset", "rootfs", "task/placement"},
+	"task/external":               {"cgroups", "task"},
+	"task/native":                 {"numa/cpuset", "task"},
+	"task/placement":              {"cgroups", "numa", "numa/cpuset", "numa/ledger", "numa/memory"},
 }
 
 // libcontainerUsers are the only packages that may import libcontainer.

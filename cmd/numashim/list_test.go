@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestList(t *testing.T) {
+	state := t.TempDir()
+	bundle := func(id string, files map[string]string) {
+		t.Helper()
+		dir := filepath.Join(state, bundles, "default", id)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for name, content := range files {
+			write(t, filepath.Join(dir, name), content, 0o600)
+		}
+	}
+	bundle("a", map[string]string{
+		"placement.json": `{"version":1,"nodes":"1","cpus":"4-7","reason":"node 1: 4 of 4 CPUs free","missed":["its device"],"later":"x"}`,
+		"rootfs.json":    `{"tier":"detached","syscalls":114}`,
+		"init.pid":       fmt.Sprint(os.Getpid()),
+	})
+	bundle("b", map[string]string{"placement.json": `{"version":1,"nodes":"","cpus":"0-1","kept":"kubelet gave CPUs"}`})
+	bundle("c", map[string]string{"config.json": `{}`})
+
+	var out strings.Builder
+	if err := run(context.Background(), []string{"list", "-state", state}, &out); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != 3 || !strings.HasPrefix(lines[1], "default    a          1      4-7") || !strings.HasSuffix(lines[1], "CPUs free (missed: its device)") ||
+		!strings.HasSuffix(lines[2], "left alone: kubelet gave CPUs") {
+		t.Errorf("printed\n%s", out.String())
+	}
+
+	out.Reset()
+	if err := run(context.Background(), []string{"list", "-state", state, "-json"}, &out); err != nil {
+		t.Fatal(err)
+	}
+	var p placed
+	if err := json.NewDecoder(strings.NewReader(out.String())).Decode(&p); err != nil {
+		t.Fatal(err)
+	}
+	if p.ID != "a" || p.Nodes.String() != "1" || string(p.Rootfs) != `{"tier":"detached","syscalls":114}` {
+		t.Errorf("decoded %+v", p)
+	}
+	if _, err := os.Stat("/sys/devices/system/node/node0"); err == nil && len(p.Memory) == 0 {
+		if _, err := os.Stat("/sys/fs/cgroup/memory/memory.numa_stat"); err == nil {
+			t.Error("no memory by node, though the kernel tells")
+		}
+	}
+}
+
+func TestListTellsWhichFileIsBad(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), bundles, "default", "a")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "placement.json"), "{", 0o600)
+	state := filepath.Dir(filepath.Dir(filepath.Dir(dir)))
+	if err := run(context.Background(), []string{"list", "-state", state}, new(strings.Builder)); err == nil || !strings.Contains(err.Error(), "default/a/placement.json") {
+		t.Errorf("error %v", err)
+	}
+	if err := run(context.Background(), []string{"list", "-state", t.TempDir()}, new(strings.Builder)); err != nil {
+		t.Errorf("no bundles: %v", err)
+	}
+}
