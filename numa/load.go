@@ -108,6 +108,12 @@ type podUse struct {
 // own pod's reservation is room for the request.
 func (q *search) loadClaims() {
 	claims := q.s.Claims
+	// More than the machine has is no different, and could not be added up.
+	var machine int64
+	for n := range q.t.Nodes {
+		machine += q.t.Nodes[n].Memory
+	}
+	memory := func(c *Claim) int64 { return max(min(c.Bytes, machine), 0) }
 	reservations := 0
 	for i := range claims {
 		if c := &claims[i]; c.Sandbox {
@@ -136,9 +142,9 @@ func (q *search) loadClaims() {
 		if use, reserved := pods[c.Pod]; reserved && c.Pod != "" {
 			uses[use].begun = true
 			uses[use].milli += max(milli, (c.Owned.Len()+c.Idle.Len())*milliPerCPU)
-			uses[use].bytes += c.Bytes
+			uses[use].bytes += memory(c)
 		}
-		q.enter(c, milli, width, c.Bytes)
+		q.enter(c, milli, width, memory(c))
 	}
 	for i := range claims {
 		c := &claims[i]
@@ -149,7 +155,7 @@ func (q *search) loadClaims() {
 		if use.begun {
 			width = 0
 		}
-		q.enter(c, max(c.Milli-use.milli, 0), width, max(c.Bytes-use.bytes, 0))
+		q.enter(c, max(c.Milli-use.milli, 0), width, max(memory(c)-use.bytes, 0))
 	}
 }
 

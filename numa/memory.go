@@ -39,15 +39,12 @@ func (q *search) closer(n, a, b int) bool {
 	return q.distance(n, a) < q.distance(n, b)
 }
 
-// remoteDistance stands for distances that the topology does not have: the
-// kernel's REMOTE_DISTANCE.
-const remoteDistance = 20
-
+// distance is that of two nodes by index, acpiRemote where the topology has none.
 func (q *search) distance(a, b int) int {
 	if d := q.t.Nodes[a].Distance; b < len(d) {
 		return d[b]
 	}
-	return remoteDistance
+	return acpiRemote
 }
 
 // homes are the nodes whose memory the CPUs of a set of nodes use, by index,

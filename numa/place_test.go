@@ -2,6 +2,7 @@ package numa_test
 
 import (
 	"errors"
+	"math"
 	"strings"
 	"testing"
 
@@ -181,5 +182,24 @@ func TestPlace(t *testing.T) {
 				t.Errorf("missed %q, want %q", p.Missed, c.missed)
 			}
 		})
+	}
+}
+
+// TestBoundlessMemory has others expect more memory than can be added up.
+func TestBoundlessMemory(t *testing.T) {
+	m := build(2, 4, 1)
+	full := shared(0, 0, 0)
+	full.Bytes = math.MaxInt64
+	both := full
+	both.Nodes = cpuset.Of(0, 1)
+	for name, claims := range map[string][]numa.Claim{
+		"two on a node": {full, full}, "on both": {both, both, full},
+		"a pod's": {{Pod: "p", Sandbox: true, Nodes: cpuset.Of(0), Bytes: math.MaxInt64}, full, full},
+	} {
+		r := numa.Request{Granted: m.Online, Memory: numa.BindMemory, Bytes: 1 << 20, Policy: numa.SingleNode}
+		p, err := m.Place(numa.State{Claims: claims}, r)
+		if name == "on both" && !errors.Is(err, numa.ErrRefused) || name != "on both" && (err != nil || p.Nodes.String() != "1") {
+			t.Errorf("%s: on node %s, %v", name, p.Nodes, err)
+		}
 	}
 }

@@ -19,8 +19,10 @@ const (
 	defaultPatience = 250 * time.Millisecond
 
 	// sweepEvery is after how many changes the entries of the dead are looked
-	// for, which costs two reads in /proc for each container.
-	sweepEvery = 64
+	// for, which costs two reads in /proc for each container. It is a prime, so
+	// that where every container makes the same number of changes it is not
+	// always the turn of one that does not look.
+	sweepEvery = 61
 )
 
 // Errors that a caller may want to tell apart. A container whose claim failed

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -157,13 +158,25 @@ func TestSweepEverySoOften(t *testing.T) {
 	l := open(t)
 	gone := *l
 	gone.self = deadProcess(t)
-	reserve(t, &gone, "dead", sharedOn(0))
-	for range sweepEvery {
-		_, err := l.Reserve(t.Context(), bundle(l, "a"), always(sharedOn(0)))
-		must(t, err)
-	}
-	if _, ids := read(t, l); !slices.Equal(ids, []string{"a"}) {
-		t.Errorf("left %q", ids)
+	// However many changes a container's life is, and wherever the first of
+	// them is counted from.
+	for _, dead := range []int{1, 2} {
+		for _, releases := range []int{0, 1, 2} {
+			for n := range dead {
+				reserve(t, &gone, fmt.Sprint("dead", n), sharedOn(0))
+			}
+			for range sweepEvery {
+				_, err := l.Reserve(t.Context(), bundle(l, "a"), always(sharedOn(0)))
+				must(t, err)
+				for range releases {
+					must(t, l.change(t.Context(), func(s *state) (bool, error) { s.drop(bundle(l, "a")); return true, nil }))
+				}
+			}
+			must(t, l.Release(t.Context(), bundle(l, "a")))
+			if _, ids := read(t, l); len(ids) > 0 {
+				t.Errorf("%d dead, %d other changes: left %q", dead, releases, ids)
+			}
+		}
 	}
 }
 
