@@ -71,7 +71,7 @@ var calls = map[string]func(context.Context, *rig) error{
 		return err
 	},
 	"checkpoint": func(ctx context.Context, r *rig) error {
-		_, err := r.Checkpoint(ctx, &taskv3.CheckpointTaskRequest{ID: "c"})
+		_, err := r.Checkpoint(ctx, &taskv3.CheckpointTaskRequest{ID: "c", Path: r.t.TempDir()})
 		return err
 	},
 	"connect": func(ctx context.Context, r *rig) error {
@@ -102,18 +102,21 @@ func outcome(err error) string {
 
 const answers = `
            create start exec state wait pids stats kill pause resume update resize closeio delete checkpoint connect
-none       ok     nf    nf   nf    nf   nf   nf    nf   nf    nf     nf     nf     nf      nf     ni         ok
-creating   ae     nf    nf   nf    nf   nf   nf    nf   nf    nf     nf     nf     nf      nf     ni         ok
-created    ae     ok    ok   ok    ...  ok   nf    ok   fp    fp     ok     ok     ok      ok     ni         ok
-starting   ae     fp    ok   ok    ...  ok   nf    ok   fp    fp     ok     ok     ok      fp     ni         ok
-running    ae     fp    ok   ok    ...  ok   nf    ok   ok    fp     ok     ok     ok      fp     ni         ok
-pausing    ae     fp    fp   ok    ...  ok   nf    ok   fp    fp     ok     ok     ok      fp     ni         ok
-paused     ae     fp    fp   ok    ...  ok   nf    ok   fp    ok     ok     ok     ok      fp     ni         ok
-resuming   ae     fp    fp   ok    ...  ok   nf    ok   fp    fp     ok     ok     ok      fp     ni         ok
-stopped    ae     fp    fp   ok    ok   fp   nf    nf   fp    fp     fp     fp     ok      ok     ni         ok
-deleting   ae     fp    fp   ok    ok   fp   nf    nf   fp    fp     fp     fp     ok      ...    ni         ok
-ending     ae     fp    fp   ok    ...  ok   nf    ok   fp    fp     ok     ok     ok      ...    ni         ok
-deleted    ok     nf    nf   nf    nf   nf   nf    nf   nf    nf     nf     nf     nf      ok     ni         ok
+none       ok     nf    nf   nf    nf   nf   nf    nf   nf    nf     nf     nf     nf      nf     nf         ok
+creating   ae     nf    nf   nf    nf   nf   nf    nf   nf    nf     nf     nf     nf      nf     nf         ok
+created    ae     ok    ok   ok    ...  ok   nf    ok   fp    fp     ok     ok     ok      ok     fp         ok
+starting   ae     fp    ok   ok    ...  ok   nf    ok   fp    fp     ok     ok     ok      fp     fp         ok
+running    ae     fp    ok   ok    ...  ok   nf    ok   ok    fp     ok     ok     ok      fp     ok         ok
+pausing    ae     fp    fp   ok    ...  ok   nf    ok   fp    fp     ok     ok     ok      fp     fp         ok
+paused     ae     fp    fp   ok    ...  ok   nf    ok   fp    ok     ok     ok     ok      fp     ok         ok
+resuming   ae     fp    fp   ok    ...  ok   nf    ok   fp    fp     ok     ok     ok      fp     fp         ok
+saving     ae     fp    fp   ok    ...  ok   nf    ok   fp    fp     ok     ok     ok      fp     fp         ok
+restorable ae     ok    ok   ok    ...  fp   nf    fp   fp    fp     ok     ok     ok      ok     fp         ok
+restoring  ae     fp    ok   ok    ...  fp   nf    fp   fp    fp     ok     ok     ok      fp     fp         ok
+stopped    ae     fp    fp   ok    ok   fp   nf    nf   fp    fp     fp     fp     ok      ok     fp         ok
+deleting   ae     fp    fp   ok    ok   fp   nf    nf   fp    fp     fp     fp     ok      ...    fp         ok
+ending     ae     fp    fp   ok    ...  ok   nf    ok   fp    fp     ok     ok     ok      ...    fp         ok
+deleted    ok     nf    nf   nf    nf   nf   nf    nf   nf    nf     nf     nf     nf      ok     nf         ok
 `
 
 func reach(t testing.TB, r *rig, status string) (release func()) {
@@ -143,6 +146,14 @@ func reach(t testing.TB, r *rig, status string) (release func()) {
 		must(t, calls["pause"](t.Context(), r))
 		if status == "resuming" {
 			hang("resume", "resume")
+		}
+	case "saving":
+		r.run("c")
+		hang("checkpoint", "checkpoint")
+	case "restorable", "restoring":
+		r.createFrom("c", t.TempDir())
+		if status == "restoring" {
+			hang("start", "start")
 		}
 	case "stopped", "deleting", "deleted":
 		r.run("c").init.exit(3)

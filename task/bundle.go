@@ -58,10 +58,12 @@ func writeAtomic(path string, data []byte, perm os.FileMode) error {
 // savedOptions are what the delete command has to know of a container.
 type savedOptions struct {
 	Root string `json:"root,omitempty"`
+	// Binary is the path of the OCI runtime, empty if it is the shim itself.
+	Binary string `json:"binary,omitempty"`
 }
 
 func writeOptions(bundle string, o Options) error {
-	data, err := json.Marshal(savedOptions{Root: o.Root})
+	data, err := json.Marshal(savedOptions{Root: o.Root, Binary: o.Runtime.Binary})
 	if err == nil {
 		err = writeAtomic(filepath.Join(bundle, optionsFile), data, 0o600)
 	}
@@ -74,12 +76,17 @@ func writeOptions(bundle string, o Options) error {
 // StateRoot is the directory of the engine's state that a container was
 // created with, also if its bundle tells nothing of it.
 func StateRoot(namespace, bundle string) string {
+	return Options{Settings: Settings{Root: readOptions(bundle).Root}}.root(namespace, bundle)
+}
+
+// readOptions reads what writeOptions has written. What cannot be read is as
+// good as not there: the defaults hold.
+func readOptions(bundle string) savedOptions {
 	var saved savedOptions
 	if data, err := readFile(filepath.Join(bundle, optionsFile), maxStateSize); err == nil {
-		// What cannot be read is as good as not there: the default holds.
 		_ = json.Unmarshal(data, &saved)
 	}
-	return Options{Settings: Settings{Root: saved.Root}}.root(namespace, bundle)
+	return saved
 }
 
 func writeInitPid(bundle string, pid int) error {

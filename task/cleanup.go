@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/log"
 
 	"containerd-shim-numa-v1/rootfs"
+	"containerd-shim-numa-v1/task/placement"
 )
 
 // Remover removes what an engine has left of a container whose shim is gone.
@@ -19,16 +20,29 @@ type Remover interface {
 	Remove(ctx context.Context, root, id, bundle string) error
 }
 
+// criuRoot is the directory in runc's state of a container on which its root
+// filesystem is mounted once more while criu restores it. Should shim or
+// runtime be killed then, it stays, and to remove the state would be to remove
+// what is in the root filesystem.
+const criuRoot = "criu-root"
+
 // Cleanup removes what is left of a container whose shim is gone and tells
 // how its init ended: as the shim has noted it, or killed, now. The pid is 0
 // if the bundle does not tell it.
 //
 // containerd asks for it after every Delete as well, when all is gone.
 func Cleanup(ctx context.Context, e Remover, namespace, id, bundle string) (pid int, exit Exit, err error) {
-	removed := e.Remove(ctx, StateRoot(namespace, bundle), id, bundle)
+	root := StateRoot(namespace, bundle)
+	if err := rootfs.Detach(filepath.Join(root, id, criuRoot)); err != nil {
+		return 0, Exit{}, err
+	}
+	removed := e.Remove(ctx, root, id, bundle)
 	detached := rootfs.Detach(filepath.Join(bundle, rootfsDir))
 	if err := errors.Join(removed, detached); err != nil {
 		return 0, Exit{}, err
+	}
+	if err := placement.Release(ctx, bundle); err != nil {
+		log.G(ctx).WithError(err).Warn("its place is not free before others look for the dead")
 	}
 	pid, exit, ok, err := ReadExit(bundle)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"containerd-shim-numa-v1/cgroups"
+	"containerd-shim-numa-v1/task/placement"
 )
 
 // Container is one container of the shim and the processes in it.
@@ -24,11 +25,15 @@ type Container struct {
 	init       *process
 	publish    func(topic string, event proto.Message)
 
-	// instance and cgroup are set once by Create before the container can be
-	// found by any other request.
+	restored bool // its Start restores it from a checkpoint
+	// instance is set once by Create before the container can be found by any
+	// other request; so are the cgroup and the watch, but of a container to be
+	// restored, whose Start sets them, under mu.
 	instance Instance
 	cgroup   *cgroups.Cgroup
 	oom      *cgroups.OOMWatch
+	placed   *placement.Placed // nil if it is left alone
+	looks    uint64            // that the reapplier had begun before it was placed
 
 	mu    sync.Mutex // guards what follows, and the processes
 	execs map[string]*process
@@ -36,6 +41,9 @@ type Container struct {
 	dying bool
 	// doomed is set when init is sent SIGKILL: the cgroup must not stay frozen.
 	doomed bool
+	// checkpointing is closed when a Checkpoint under way has ended; nil
+	// otherwise.
+	checkpointing chan struct{}
 	// deleting is closed when a Delete under way has ended; nil otherwise.
 	deleting chan struct{}
 }

@@ -9,7 +9,6 @@ import (
 
 	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types"
-	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -30,16 +29,14 @@ func (u *undo) run() {
 	*u = nil
 }
 
-// Create makes a container and its init, which waits for Start.
+// Create makes a container and its init, which waits for Start; from a
+// checkpoint it makes all but the processes, which Start restores.
 func (s *Service) Create(ctx context.Context, r *taskv3.CreateTaskRequest) (*taskv3.CreateTaskResponse, error) {
 	if err := checkID(r.ID); err != nil {
 		return nil, err
 	}
 	if !filepath.IsAbs(r.Bundle) {
 		return nil, invalid("container %q: bundle %q is not an absolute path", r.ID, r.Bundle)
-	}
-	if r.Checkpoint != "" {
-		return nil, fmt.Errorf("container %q: restore from a checkpoint: %w", r.ID, errdefs.ErrNotImplemented)
 	}
 	if err := s.reserve(r.ID); err != nil {
 		return nil, err
@@ -58,7 +55,10 @@ func (s *Service) Create(ctx context.Context, r *taskv3.CreateTaskRequest) (*tas
 	pid := c.init.pid()
 	c.mu.Unlock()
 	s.settle(r.ID, c)
-	go c.awaitInit(c.init.child)
+	if child := c.init.child; child != nil {
+		go c.awaitInit(child)
+		s.confirm(ctx, c, child)
+	}
 	return &taskv3.CreateTaskResponse{Pid: pid}, nil
 }
 
@@ -75,6 +75,13 @@ func (s *Service) create(ctx context.Context, r *taskv3.CreateTaskRequest) (_ *C
 	if err != nil {
 		return nil, err
 	}
+	if o.Runtime, err = o.Runtime.resolve(); err != nil {
+		return nil, err
+	}
+	engine, err := s.engine(o.Runtime.Binary)
+	if err != nil {
+		return nil, err
+	}
 	spec, err := loadSpec(r.Bundle)
 	if err != nil {
 		return nil, err
@@ -86,7 +93,10 @@ func (s *Service) create(ctx context.Context, r *taskv3.CreateTaskRequest) (_ *C
 		id: r.ID, bundle: r.Bundle, sharesPIDs: sharesPIDNamespace(spec), owner: o.owner(spec),
 		init:    newProcess("", URIs{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr, Terminal: r.Terminal}),
 		execs:   map[string]*process{},
-		publish: s.Publisher.Publish,
+		publish: s.Publisher.Publish, restored: r.Checkpoint != "",
+	}
+	if err := s.place(ctx, c, o, spec, &undone); err != nil {
+		return nil, err
 	}
 	inherited, release, err := s.prepareRootfs(ctx, c, r, o, spec, &undone)
 	if err != nil {
@@ -101,33 +111,38 @@ func (s *Service) create(ctx context.Context, r *taskv3.CreateTaskRequest) (_ *C
 	undone.push(c.init.stdio.close)
 	spec.Process.Terminal = r.Terminal
 
-	c.instance, err = s.Engine.Create(ctx, CreateRequest{
+	request := CreateRequest{
 		ID: c.id, Bundle: c.bundle, Root: o.root(s.Namespace, c.bundle), Spec: spec,
-		Stdio: c.init.stdio.files, Inherited: inherited,
+		Stdio: c.init.stdio.files, Inherited: inherited, Near: c.placed.Near(),
 		NoPivotRoot: o.NoPivotRoot, NoNewKeyring: o.NoNewKeyring, SystemdCgroup: o.systemdCgroup(spec),
-	})
+	}
+	if c.restored {
+		return c, c.prepareRestore(ctx, engine, request, r.Checkpoint)
+	}
+	c.instance, err = engine.Create(ctx, request)
 	if err != nil {
 		return nil, fmt.Errorf("OCI runtime create failed: %w", err)
 	}
 	c.init.child = c.instance.Init()
-	undone.push(func() { s.abandon(c) })
+	undone.push(func() { c.discard(c.init.child) })
 	if err := c.init.stdio.run(); err != nil {
 		return nil, err
 	}
 	if err := writeInitPid(c.bundle, c.init.child.Pid()); err != nil {
 		return nil, err
 	}
-	c.watchCgroup(ctx)
+	c.watchCgroup(ctx, c.init.child)
 	return c, nil
 }
 
-// abandon ends a container whose creation failed after its init was made.
-func (s *Service) abandon(c *Container) {
+// discard ends a container that failed after its init was made, and before
+// anybody waits for it.
+func (c *Container) discard(init Child) {
 	c.closeCgroup()
-	if err := c.init.child.Signal(sigKill); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := init.Signal(sigKill); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		c.log().WithError(err).Warn("cannot kill init of a container that failed to be created")
 	}
-	c.init.child.Wait()
+	init.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), cleanupBudget)
 	defer cancel()
 	if err := c.instance.Delete(ctx); err != nil {
@@ -139,14 +154,16 @@ func (s *Service) abandon(c *Container) {
 // what Stats reads. That init waits in the cgroup makes this the earliest
 // moment at which nothing can be missed. A container without it is worth more
 // than none, so errors are only logged.
-func (c *Container) watchCgroup(ctx context.Context) {
+func (c *Container) watchCgroup(ctx context.Context, init Child) {
 	logger := log.G(ctx).WithField("id", c.id)
-	cg, err := cgroups.Load(c.init.child.Pid())
+	cg, err := cgroups.Load(init.Pid())
 	if err != nil {
 		logger.WithError(err).Warn("no statistics and no out-of-memory events: cannot open the cgroup")
 		return
 	}
+	c.mu.Lock()
 	c.cgroup = cg
+	c.mu.Unlock()
 	if err := cg.EnableControllers(); err != nil {
 		logger.WithError(err).Warn("cannot enable controllers in the container's cgroup")
 	}
@@ -180,14 +197,14 @@ func (s *Service) prepareRootfs(ctx context.Context, c *Container, r *taskv3.Cre
 		return nil, nil, fmt.Errorf("failed to mount rootfs component: %w", err)
 	}
 	release = func() { tree.Close() }
-	c.log().WithFields(rootfsFields(tree.Stats())).Debug("root filesystem assembled")
 	if tree.Host() == "" {
-		why := whyOnHost(o, spec, target)
+		why := c.whyOnHost(o, spec, target)
 		if why == "" {
 			if inherited, err = tree.Handover(target); err != nil {
 				release()
 				return nil, nil, fmt.Errorf("hand over the root filesystem: %w", err)
 			}
+			c.reportRootfs(tree.Stats())
 			return inherited, release, nil
 		}
 		c.log().Debugf("root filesystem is attached on the host: %s", why)
@@ -197,6 +214,7 @@ func (s *Service) prepareRootfs(ctx context.Context, c *Container, r *taskv3.Cre
 		}
 	}
 	c.hostRootfs = true
+	c.reportRootfs(tree.Stats())
 	undone.push(func() {
 		if err := rootfs.Detach(target); err != nil {
 			c.log().WithError(err).Warn("cannot detach the root filesystem of a container that failed to be created")
@@ -218,22 +236,18 @@ func (s *Service) assembly(o Options, spec *specs.Spec, target string) rootfs.Op
 
 // whyOnHost says why the root filesystem has to be attached on the host; ""
 // if it need not.
-func whyOnHost(o Options, spec *specs.Spec, target string) string {
+func (c *Container) whyOnHost(o Options, spec *specs.Spec, target string) string {
 	switch {
 	case o.Rootfs.Attach == AttachHost:
 		return "rootfs.attach says so"
+	case o.Runtime.Binary != "":
+		return "an OCI runtime takes a path"
+	case c.restored:
+		return "a restore starts from a path"
 	case spec.Root.Path != target:
 		return "root.path is not the bundle's"
 	}
 	return attachOnHost(spec)
-}
-
-// rootfsFields are what the log tells of an assembly.
-func rootfsFields(s rootfs.Stats) log.Fields {
-	return log.Fields{
-		"tier": s.Tier.String(), "base": s.Base, "layers": s.Layers, "mounts": s.Mounts, "clones": s.Clones,
-		"attached": s.Attached, "syscalls": s.Syscalls, "took": s.Duration,
-	}
 }
 
 func mountsOf(ms []*types.Mount) []rootfs.Mount {

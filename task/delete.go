@@ -114,9 +114,11 @@ func (s *Service) remove(ctx context.Context, c *Container) (*taskv3.DeleteRespo
 	io, exit, pid := c.init.stdio, c.init.exit, c.init.pid()
 	c.mu.Unlock()
 
-	drain, cancel := context.WithTimeout(ctx, drainBudget)
-	io.drain(drain)
-	cancel()
+	if pid != 0 {
+		drain, cancel := context.WithTimeout(ctx, drainBudget)
+		io.drain(drain)
+		cancel()
+	}
 	clean, cancel := context.WithTimeout(ctx, cleanupBudget)
 	defer cancel()
 	if err := c.instance.Delete(clean); err != nil {
@@ -127,6 +129,7 @@ func (s *Service) remove(ctx context.Context, c *Container) (*taskv3.DeleteRespo
 			return nil, fmt.Errorf("failed rootfs umount: %w", err)
 		}
 	}
+	c.release()
 	io.close()
 	for _, p := range c.startedExecs() {
 		p.stdio.close()
@@ -135,15 +138,18 @@ func (s *Service) remove(ctx context.Context, c *Container) (*taskv3.DeleteRespo
 }
 
 // endUnstarted kills an init that was created but never started, as runc
-// does, and waits for its exit.
+// does, and waits for its exit. Of one that was never restored there is none.
 func (c *Container) endUnstarted(ctx context.Context) error {
 	c.mu.Lock()
-	status := c.init.status
+	status, child := c.init.status, c.init.child
+	if status == Created && child == nil {
+		c.init.neverStarted()
+	}
 	c.mu.Unlock()
-	if status != Created {
+	if status != Created || child == nil {
 		return nil
 	}
-	if err := killError(c.init.child.Signal(sigKill)); err != nil && !errdefs.IsNotFound(err) {
+	if err := killError(child.Signal(sigKill)); err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
 	wait, cancel := context.WithTimeout(ctx, killBudget)

@@ -21,7 +21,11 @@
 // "creating", "starting", "pausing", "resuming" and "deleting" are entered
 // before an engine is asked for something that may block and left when it
 // has answered: they make a second equal request fail at once instead of
-// queueing behind the first.
+// queueing behind the first. So does "checkpointing", of a running or a paused
+// container, which becomes again what it was.
+//
+// A container that is created from a checkpoint has no process until its Start
+// restores it: it can be started or deleted, and nothing else happens to it.
 //
 // # Locks
 //
@@ -37,9 +41,12 @@
 //   - Create is published before Start, Start before Exit, Exit before
 //     Delete; for an exec added, started, exit.
 //   - Every started process has exactly one start and one exit event. An exec
-//     whose start failed has neither; a container's init has always an exit.
+//     whose start failed has neither; a container's init has always an exit,
+//     but one that was to be restored and never was.
 //   - The exit of a container's init is the container's last exit, and no
 //     exec starts after init is known to have exited.
+//   - The exit of a container of which a checkpoint is being made is told
+//     after the checkpoint.
 //   - An out-of-memory event precedes the exit of init.
 //   - exit.json is in the bundle before the exit is published.
 //   - Each process has one waiter, on its own pidfd; nothing in the shim

@@ -7,14 +7,34 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-numa-v1/numa/cpuset"
 )
 
 // Engine makes containers. A shim process uses one engine for all of its
-// containers.
+// containers. One that is an io.Closer is closed when the shim ends.
 type Engine interface {
 	// Create makes a container whose init waits to be started. When it
 	// returns an error nothing of the container is left.
 	Create(ctx context.Context, r CreateRequest) (Instance, error)
+}
+
+// Restorer is an Engine that makes containers from checkpoints.
+type Restorer interface {
+	// Restore prepares a container that its Start restores. Until then there
+	// is nothing of it but the Instance, whose Init must not be asked for;
+	// after a Start that failed there is nothing again.
+	Restore(ctx context.Context, r RestoreRequest) (Instance, error)
+}
+
+// RestoreRequest is what an engine needs to restore a container.
+type RestoreRequest struct {
+	// Of Inherited there is none: Spec's root is attached on the host.
+	CreateRequest
+	// Images is the absolute path of the directory that holds the checkpoint.
+	Images string
+	// Work is a directory, there during Start, for criu's restore.log.
+	Work string
 }
 
 // CreateRequest is what an engine needs to make a container.
@@ -31,6 +51,10 @@ type CreateRequest struct {
 	// Inherited are files for the container's init, in the order in which
 	// it finds them from descriptor 3 on; rootfs.AttachInherited closes them.
 	Inherited []*os.File
+	// Near are CPUs to do the work on, where the engine can, since the
+	// container's memory is near them; empty for anywhere. They say nothing
+	// of where the container runs.
+	Near cpuset.Set
 
 	NoPivotRoot   bool
 	NoNewKeyring  bool
@@ -68,6 +92,38 @@ type Instance interface {
 	// Delete removes the cgroups and the engine's state of a container whose
 	// init has exited. It may be called again after an error.
 	Delete(ctx context.Context) error
+}
+
+// Checkpointer is an Instance of which checkpoints can be made.
+type Checkpointer interface {
+	// Checkpoint writes all of the container's processes to files. It may
+	// block for long. After an error the container runs on as before.
+	Checkpoint(ctx context.Context, r CheckpointRequest) error
+}
+
+// CheckpointRequest says where a checkpoint goes and what may be in it.
+type CheckpointRequest struct {
+	// Images is the absolute path of the directory that receives the images.
+	Images string
+	// Work is a directory for criu's dump.log and statistics.
+	Work string
+	// Parent is the directory, relative to Images, of an earlier checkpoint:
+	// memory that has not changed since is not written again. Empty for none.
+	Parent string
+	// LeaveRunning lets the processes go on afterwards.
+	LeaveRunning bool
+
+	// What would make the checkpoint fail if it were not allowed, because
+	// whoever restores it has to provide for it: established TCP connections,
+	// Unix sockets connected to processes outside of the container, a
+	// terminal from outside of it, and file locks.
+	OpenTCP, ExternalUnixSockets, Terminal, FileLocks bool
+	// EmptyNamespaces are names of the runtime-spec ("network") of namespaces
+	// that are restored without what is in them.
+	EmptyNamespaces []string
+	// CgroupsMode is what criu does about cgroups: soft, full, strict, ignore,
+	// or empty for criu's default.
+	CgroupsMode string
 }
 
 // Child is a process that an engine started, as a child of the shim.

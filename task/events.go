@@ -8,15 +8,16 @@ import (
 
 // The topics that containerd's clients subscribe to.
 const (
-	topicCreate      = "/tasks/create"
-	topicStart       = "/tasks/start"
-	topicOOM         = "/tasks/oom"
-	topicExit        = "/tasks/exit"
-	topicDelete      = "/tasks/delete"
-	topicExecAdded   = "/tasks/exec-added"
-	topicExecStarted = "/tasks/exec-started"
-	topicPaused      = "/tasks/paused"
-	topicResumed     = "/tasks/resumed"
+	topicCreate       = "/tasks/create"
+	topicStart        = "/tasks/start"
+	topicOOM          = "/tasks/oom"
+	topicExit         = "/tasks/exit"
+	topicDelete       = "/tasks/delete"
+	topicExecAdded    = "/tasks/exec-added"
+	topicExecStarted  = "/tasks/exec-started"
+	topicPaused       = "/tasks/paused"
+	topicResumed      = "/tasks/resumed"
+	topicCheckpointed = "/tasks/checkpointed"
 )
 
 // created publishes the creation of c from r.

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// statusNeverStarted is the exit status of an exec that could not be started.
+// statusNeverStarted is the exit status of a process that never was.
 const statusNeverStarted = 255
 
 // Exec adds a process to a container; Start runs it.
@@ -104,8 +104,8 @@ func end(child Child, io *stdio) {
 	io.close()
 }
 
-// neverStarted ends an exec whose start failed or that is deleted before it
-// was started: whoever waits for it is told. There has been no process, so
+// neverStarted ends an exec whose start failed, or a process that is deleted
+// before it was there, an exec or an init to be restored: whoever waits for it is told. There has been no process, so
 // there is no event. The caller holds Container.mu.
 func (p *process) neverStarted() {
 	p.status.to(Stopped)

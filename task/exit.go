@@ -20,6 +20,7 @@ const execExitBudget = 10 * time.Second
 func (c *Container) awaitInit(child Child) {
 	exit := child.Wait()
 	c.refuseStarts()
+	c.awaitCheckpoint()
 	ctx, cancel := context.WithTimeout(context.Background(), execExitBudget)
 	defer cancel()
 	if err := c.awaitStarts(ctx); err != nil {

@@ -62,11 +62,24 @@ func (e *fakeEngine) Create(ctx context.Context, r CreateRequest) (Instance, err
 	if err := e.run(ctx, "create"); err != nil {
 		return nil, err
 	}
-	i := &fakeInstance{engine: e, sharesPIDs: sharesPIDNamespace(r.Spec)}
+	i := &fakeInstance{engine: e, sharesPIDs: sharesPIDNamespace(r.Spec), request: r}
 	i.init = e.newChild()
 	if e.streams != nil {
 		e.streams(r.Stdio)
 	}
+	i.init.onExit = i.initGone
+	e.mu.Lock()
+	e.made = append(e.made, i)
+	e.mu.Unlock()
+	return i, nil
+}
+
+// Restore makes a container whose Start makes its init.
+func (e *fakeEngine) Restore(ctx context.Context, r RestoreRequest) (Instance, error) {
+	if err := e.run(ctx, "restore"); err != nil {
+		return nil, err
+	}
+	i := &fakeInstance{engine: e, request: r.CreateRequest, restores: true, init: e.newChild()}
 	i.init.onExit = i.initGone
 	e.mu.Lock()
 	e.made = append(e.made, i)
@@ -82,8 +95,12 @@ type fakeInstance struct {
 	engine     *fakeEngine
 	sharesPIDs bool
 	init       *fakeChild
+	request    CreateRequest
+	restores   bool              // and has no init before its Start
+	checkpoint CheckpointRequest // the last
 
 	mu      sync.Mutex
+	updates []*specs.LinuxResources
 	execs   []*fakeChild
 	frozen  bool
 	deleted bool
@@ -117,6 +134,9 @@ func (i *fakeInstance) Start(ctx context.Context) error {
 	if err := i.engine.run(ctx, "start"); err != nil {
 		return err
 	}
+	i.mu.Lock()
+	i.restores = false
+	i.mu.Unlock()
 	return nil
 }
 
@@ -171,8 +191,14 @@ func (i *fakeInstance) isFrozen() bool {
 func (i *fakeInstance) Pause(ctx context.Context) error  { return i.freeze(ctx, "pause", true) }
 func (i *fakeInstance) Resume(ctx context.Context) error { return i.freeze(ctx, "resume", false) }
 
-func (i *fakeInstance) Update(ctx context.Context, _ *specs.LinuxResources) error {
-	return i.engine.run(ctx, "update")
+func (i *fakeInstance) Update(ctx context.Context, r *specs.LinuxResources) error {
+	if err := i.engine.run(ctx, "update"); err != nil {
+		return err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.updates = append(i.updates, r)
+	return nil
 }
 
 func (i *fakeInstance) Pids() ([]int, error) {
@@ -187,9 +213,19 @@ func (i *fakeInstance) Pids() ([]int, error) {
 	return pids, nil
 }
 
+func (i *fakeInstance) Checkpoint(ctx context.Context, r CheckpointRequest) error {
+	i.mu.Lock()
+	i.checkpoint = r
+	i.mu.Unlock()
+	return i.engine.run(ctx, "checkpoint")
+}
+
 // Delete asserts what Engine promises to be called for.
 func (i *fakeInstance) Delete(ctx context.Context) error {
-	if !i.init.gone() {
+	i.mu.Lock()
+	unborn := i.restores
+	i.mu.Unlock()
+	if !i.init.gone() && !unborn {
 		return errors.New("delete of a container that runs")
 	}
 	if err := i.engine.run(ctx, "delete"); err != nil {

@@ -35,14 +35,14 @@ func (s *Service) Kill(ctx context.Context, r *taskv3.KillRequest) (*emptypb.Emp
 		return nil, err
 	}
 	sig := unix.Signal(r.Signal)
-	fatal := p.isInit() && sig == sigKill
+	fatal := p.isInit() && sig == sigKill && p.child != nil
 	c.doomed = c.doomed || fatal
 	status, child := p.status, p.child
 	c.mu.Unlock()
 
 	everyone := p.isInit() && (r.All || (c.sharesPIDs && sig == sigKill))
 	switch {
-	case child == nil && p.hasNeverRun(status):
+	case child == nil && hasNeverRun(status):
 		return nil, fmt.Errorf("process not created: %w", errdefs.ErrFailedPrecondition)
 	case !status.exists() && !everyone:
 		return nil, errFinished()
@@ -64,10 +64,9 @@ func (s *Service) Kill(ctx context.Context, r *taskv3.KillRequest) (*emptypb.Emp
 	return &emptypb.Empty{}, nil
 }
 
-// hasNeverRun tells of an exec whether there has been no process yet.
-func (p *process) hasNeverRun(s Status) bool {
-	return !p.isInit() && (s == Created || s == Starting)
-}
+// hasNeverRun tells of a process that there is none of, an exec or an init to
+// be restored, whether there has been none yet.
+func hasNeverRun(s Status) bool { return s == Created || s == Starting }
 
 // killError is an error of a signal in the words that clients know.
 func killError(err error) error {

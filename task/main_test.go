@@ -22,7 +22,11 @@ func TestMain(m *testing.M) {
 		return
 	}
 	log.L.Logger.SetOutput(io.Discard)
-	os.Exit(m.Run())
+	code := m.Run()
+	if expandedDir != "" {
+		os.RemoveAll(expandedDir)
+	}
+	os.Exit(code)
 }
 
 func must(t testing.TB, err error) {

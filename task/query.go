@@ -53,24 +53,24 @@ func (s *Service) Pids(_ context.Context, r *taskv3.PidsRequest) (*taskv3.PidsRe
 		return nil, err
 	}
 	c.mu.Lock()
-	status := c.init.status
+	status, child := c.init.status, c.init.child
 	c.mu.Unlock()
-	if !status.exists() {
-		return nil, fmt.Errorf("container %q has stopped: %w", c.id, errdefs.ErrFailedPrecondition)
+	if !status.exists() || child == nil {
+		return nil, fmt.Errorf("container %q is %s, without processes: %w", c.id, status, errdefs.ErrFailedPrecondition)
 	}
 	return c.processes()
 }
 
 // pidsV2 is Pids for a containerd that speaks the second version of the API.
 // 1.7 takes every error for a leaked shim as well, so a container that has
-// exited is answered with the pid that its init had, as State does.
+// exited, or is yet to be restored, is answered with the pid that State tells.
 func (s *Service) pidsV2(_ context.Context, r *taskv3.PidsRequest) (*taskv3.PidsResponse, error) {
 	c, err := s.container(r.ID)
 	if err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
-	exists, pid := c.init.status.exists(), c.init.pid()
+	exists, pid := c.init.status.exists() && c.init.child != nil, c.init.pid()
 	c.mu.Unlock()
 	if !exists {
 		return &taskv3.PidsResponse{Processes: []*task.ProcessInfo{{Pid: pid}}}, nil
@@ -125,10 +125,13 @@ func (s *Service) Stats(_ context.Context, r *taskv3.StatsRequest) (*taskv3.Stat
 	if err != nil {
 		return nil, err
 	}
-	if c.cgroup == nil {
+	c.mu.Lock()
+	cgroup := c.cgroup
+	c.mu.Unlock()
+	if cgroup == nil {
 		return nil, fmt.Errorf("cgroup of container %q: %w", c.id, errdefs.ErrNotFound)
 	}
-	stats, err := c.cgroup.Stats()
+	stats, err := cgroup.Stats()
 	if err != nil {
 		return nil, fmt.Errorf("statistics of container %q: %w", c.id, err)
 	}

@@ -11,6 +11,8 @@ import (
 	taskapi "github.com/containerd/containerd/api/types/task"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"containerd-shim-numa-v1/task/placement"
 )
 
 // rig is a service on a fake engine, with the events it has published.
@@ -24,9 +26,16 @@ type rig struct {
 	down   int // calls of Shutdown
 }
 
+// newRig is a service that leaves the containers where they are: the ledger is
+// the machine's.
 func newRig(t testing.TB) *rig {
+	return newRigWith(t, Config{Node: Settings{Placement: placement.Settings{Policy: placement.None}}})
+}
+
+// newRigWith is a service with what c says of node and wakes.
+func newRigWith(t testing.TB, c Config) *rig {
 	r := &rig{t: t, engine: newFakeEngine()}
-	r.Service = NewService(Config{Namespace: "test", Engine: r.engine, Publisher: r, Shutdown: func() {
+	r.Service = NewService(Config{Namespace: "test", Node: c.Node, Wake: c.Wake, Engine: r.engine, Publisher: r, Shutdown: func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.down++
@@ -55,7 +64,7 @@ func eventLine(topic string, event proto.Message) string {
 	case interface{ GetContainerID() string }:
 		return describe(map[string]string{
 			topicCreate: "create", topicStart: "start", topicOOM: "oom", topicDelete: "delete",
-			topicPaused: "paused", topicResumed: "resumed",
+			topicPaused: "paused", topicResumed: "resumed", topicCheckpointed: "checkpointed",
 		}[topic], e.GetContainerID())
 	}
 	return fmt.Sprintf("unknown %s %T", topic, event)
@@ -81,6 +90,14 @@ func (r *rig) create(id string) *fakeInstance {
 func (r *rig) createWith(id, spec string) *fakeInstance {
 	r.t.Helper()
 	_, err := r.Create(context.Background(), &taskv3.CreateTaskRequest{ID: id, Bundle: bundle(r.t, spec)})
+	must(r.t, err)
+	return r.engine.last()
+}
+
+// createFrom makes a container that Start restores from images.
+func (r *rig) createFrom(id, images string) *fakeInstance {
+	r.t.Helper()
+	_, err := r.Create(context.Background(), &taskv3.CreateTaskRequest{ID: id, Bundle: bundle(r.t, ownPIDs), Checkpoint: images})
 	must(r.t, err)
 	return r.engine.last()
 }
@@ -191,7 +208,7 @@ func checkOrder(t testing.TB, log []string) {
 			}
 			l.exited = true
 			delete(open[id], exec)
-		case "oom", "paused", "resumed":
+		case "oom", "paused", "resumed", "checkpointed":
 			if l.exited {
 				fail("after the exit")
 			}

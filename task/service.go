@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"containerd-shim-numa-v1/rootfs"
+	"containerd-shim-numa-v1/task/placement"
 )
 
 // Publisher takes events for containerd. Publish does not block and keeps
@@ -30,9 +31,15 @@ type Publisher interface {
 type Config struct {
 	Namespace string
 	// Node is the configuration of this machine (config.toml).
-	Node      Settings
-	Engine    Engine
+	Node   Settings
+	Engine Engine
+	// External makes an engine on the OCI runtime of which it gets the path.
+	// It does not block.
+	External  func(binary string) (Engine, error)
 	Publisher Publisher
+	// Wake has a value when CPUs that other containers of the host own have
+	// changed. Without it the service's containers keep those they have.
+	Wake <-chan os.Signal
 	// Shutdown ends the shim; it returns at once.
 	Shutdown func()
 }
@@ -44,23 +51,36 @@ type Service struct {
 	workshop rootfs.Workshop
 	bases    rootfs.BaseCache
 
+	placer    *placement.Placer
+	reapplier *reapplier
+	cookie    sync.Once // has been asked for
+
 	mu         sync.Mutex            // guards what follows
 	containers map[string]*Container // nil while being created
 	ended      tombstones
 	closed     bool // no container is created any more
+	// chosen is the engine of all containers, nil before the first, and
+	// chosenBinary its OCI runtime.
+	chosen       Engine
+	chosenBinary string
 }
 
 // NewService returns a Service without containers.
 func NewService(c Config) *Service {
-	return &Service{Config: c, containers: map[string]*Container{}}
+	s := &Service{Config: c, containers: map[string]*Container{}, reapplier: newReapplier()}
+	s.placer = placement.New(c.Node.Placement, s.reapplier.changed)
+	if c.Wake != nil {
+		s.reapplier.run(c.Wake, s.reapplyAll)
+	}
+	return s
 }
 
 // Close refuses further containers and lets go of what outlives single ones.
-func (s *Service) Close(context.Context) error {
+func (s *Service) Close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	return errors.Join(s.userns.Close(), s.workshop.Close(), s.bases.Close())
+	return errors.Join(s.reapplier.close(ctx), s.userns.Close(), s.workshop.Close(), s.bases.Close(), s.closeEngine())
 }
 
 // Idle tells whether the service has no container and makes none.

@@ -153,9 +153,6 @@ func TestInvalidRequests(t *testing.T) {
 				t.Errorf("%s: %s", what, got)
 			}
 		}
-		if _, err := r.Create(ctx, &taskv3.CreateTaskRequest{ID: "d", Bundle: "/x", Checkpoint: "/y"}); outcome(err) != "ni" {
-			t.Error(err)
-		}
 		if i.init.signals.Load() != 0 {
 			t.Error("a signal that there is not was sent")
 		}
@@ -244,7 +241,6 @@ func TestRegister(t *testing.T) {
 		"nf": second(v3.State(ctx, &taskv3.StateRequest{ID: "unknown"})),
 		"fp": second(v2.Delete(ctx, &taskv2.DeleteRequest{ID: "c"})),
 		"ae": second(v3.Create(ctx, createRequest(t, "c"))),
-		"ni": second(v3.Checkpoint(ctx, &taskv3.CheckpointTaskRequest{ID: "c"})),
 		"ia": second(v2.Kill(ctx, &taskv2.KillRequest{ID: "c", Signal: 99})),
 	} {
 		if got := outcome(errgrpc.ToNative(err)); got != want {

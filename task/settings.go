@@ -10,12 +10,12 @@ import (
 
 	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
-	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/pelletier/go-toml/v2"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"containerd-shim-numa-v1/rootfs"
+	"containerd-shim-numa-v1/task/placement"
 )
 
 // SettingsPath is where a node's settings are read from if a runtime's
@@ -32,8 +32,11 @@ type Settings struct {
 	// containers, one directory per namespace. Empty: "runc" beside the
 	// bundles' directory, which is /run/containerd/runc by default, so that
 	// `runc --root /run/containerd/runc/<namespace> list` sees them.
-	Root   string         `toml:"root"`
-	Rootfs RootfsSettings `toml:"rootfs"`
+	Root    string          `toml:"root"`
+	Runtime RuntimeSettings `toml:"runtime"`
+	Rootfs  RootfsSettings  `toml:"rootfs"`
+	// Placement says where on the machine containers run.
+	Placement placement.Settings `toml:"placement"`
 }
 
 // RootfsSettings say how root filesystems are made.
@@ -99,6 +102,7 @@ func ReadSettings(path string) (Settings, error) {
 // parse returns s with what the TOML document data sets. A key that there is
 // not is an error: a setting that is silently without effect is worse.
 func (s Settings) parse(data []byte) (Settings, error) {
+	s.Placement = s.Placement.Clone() // the decoder writes into what is there
 	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&s)
 	var unknown *toml.StrictMissingError
 	switch {
@@ -120,6 +124,12 @@ func (s Settings) parse(data []byte) (Settings, error) {
 		if _, err := rootfs.ParseTier(s.Rootfs.Tier); err != nil {
 			return s, invalid("rootfs.tier: %v", err)
 		}
+	}
+	if err := s.Placement.Check(); err != nil {
+		return s, fmt.Errorf("placement.%w", err)
+	}
+	if err := s.Runtime.check(); err != nil {
+		return s, invalid("runtime.binary %v", err)
 	}
 	if s.Root != "" && !filepath.IsAbs(s.Root) {
 		return s, invalid("root %q is not an absolute path", s.Root)
@@ -168,8 +178,11 @@ func (s Settings) with(any *anypb.Any) (Options, error) {
 }
 
 func (o Options) withRunc(r *runcoptions.Options) (Options, error) {
-	if name := r.GetBinaryName(); name != "" && filepath.Base(name) != "runc" {
-		return o, fmt.Errorf("runtime options: binary_name %q: containers run in the shim itself, by runc's libcontainer: %w", name, errdefs.ErrNotImplemented)
+	if r.GetBinaryName() != "" {
+		o.Runtime.Binary = r.BinaryName
+		if err := o.Runtime.check(); err != nil {
+			return o, invalid("runtime options: binary_name %v", err)
+		}
 	}
 	if r.GetRoot() != "" {
 		if !filepath.IsAbs(r.Root) {
@@ -197,6 +210,9 @@ func (o Options) withRuntime(r *runtimeoptions.Options) (Options, error) {
 	}
 	if s.Rootfs.Claims != o.Rootfs.Claims {
 		return o, invalid("runtime options: %s: rootfs.claims has an effect in %s only", from, SettingsPath)
+	}
+	if key := s.Placement.NodeOnly(o.Placement); key != "" {
+		return o, invalid("runtime options: %s: placement.%s has an effect in %s only", from, key, SettingsPath)
 	}
 	o.Settings = s
 	return o, nil

@@ -8,7 +8,8 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Start lets init run its program, or starts an exec that was added.
+// Start lets init run its program, or restores it with all of its container's
+// processes, or starts an exec that was added.
 func (s *Service) Start(ctx context.Context, r *taskv3.StartRequest) (*taskv3.StartResponse, error) {
 	c, err := s.container(r.ID)
 	if err != nil {
@@ -18,15 +19,22 @@ func (s *Service) Start(ctx context.Context, r *taskv3.StartRequest) (*taskv3.St
 	if err != nil {
 		return nil, err
 	}
-	if p.isInit() {
-		err = c.instance.Start(ctx)
-		if err != nil {
-			err = fmt.Errorf("OCI runtime start failed: %w", err)
-		}
-	} else {
+	switch {
+	case !p.isInit():
 		err = s.startExec(ctx, c, p)
+	case c.restored:
+		err = s.restore(ctx, c)
+	default:
+		err = c.start(ctx)
 	}
 	return c.endStart(p, err)
+}
+
+func (c *Container) start(ctx context.Context) error {
+	if err := c.instance.Start(ctx); err != nil {
+		return fmt.Errorf("OCI runtime start failed: %w", err)
+	}
+	return nil
 }
 
 // beginStart marks a process as being started, after which no other request
@@ -72,8 +80,8 @@ func (c *Container) endStart(p *process, err error) (*taskv3.StartResponse, erro
 		c.started(p)
 		return &taskv3.StartResponse{Pid: p.pid()}, nil
 	case p.isInit():
-		// init still waits to be started, or its waiter is about to tell
-		// that it is gone.
+		// init still waits to be started or restored, or its waiter is about
+		// to tell that it is gone.
 		p.status.to(Created)
 	default:
 		p.neverStarted()

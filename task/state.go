@@ -20,6 +20,8 @@ const (
 	Pausing
 	Paused
 	Resuming
+	Checkpointing       // while running
+	CheckpointingPaused // while paused
 	Stopped
 	Deleting
 	Deleted
@@ -27,7 +29,9 @@ const (
 
 var statusNames = [...]string{
 	Creating: "creating", Created: "created", Starting: "starting", Running: "running",
-	Pausing: "pausing", Paused: "paused", Resuming: "resuming", Stopped: "stopped",
+	Pausing: "pausing", Paused: "paused", Resuming: "resuming",
+	Checkpointing: "checkpointing", CheckpointingPaused: "checkpointing paused",
+	Stopped:  "stopped",
 	Deleting: "deleting", Deleted: "deleted",
 }
 
@@ -41,18 +45,22 @@ func (s Status) String() string {
 // transitions is the only place that says which state may follow which.
 //
 // A process may exit in every state in which it exists; a state that stands
-// for a request under way goes back to where it came from if that fails.
+// for a request under way goes back to where it came from if that fails. The
+// exit of a process of which a checkpoint is made waits for the checkpoint. An
+// init that was never restored is stopped by its deletion.
 var transitions = map[Status][]Status{
-	Creating: {Created, Deleted},
-	Created:  {Starting, Stopped, Deleting},
-	Starting: {Running, Created, Stopped},
-	Running:  {Pausing, Stopped},
-	Pausing:  {Paused, Running, Stopped},
-	Paused:   {Resuming, Stopped},
-	Resuming: {Running, Paused, Stopped},
-	Stopped:  {Deleting},
-	Deleting: {Deleted, Stopped},
-	Deleted:  {},
+	Creating:            {Created, Deleted},
+	Created:             {Starting, Stopped, Deleting},
+	Starting:            {Running, Created, Stopped},
+	Running:             {Pausing, Checkpointing, Stopped},
+	Pausing:             {Paused, Running, Stopped},
+	Paused:              {Resuming, CheckpointingPaused, Stopped},
+	Resuming:            {Running, Paused, Stopped},
+	Checkpointing:       {Running},
+	CheckpointingPaused: {Paused},
+	Stopped:             {Deleting},
+	Deleting:            {Deleted, Stopped},
+	Deleted:             {},
 }
 
 // to moves s on and tells whether the table has the move. Requests are checked
@@ -81,7 +89,7 @@ func (s Status) allow(verb string, in ...Status) error {
 // exists tells whether there is a process that has not exited.
 func (s Status) exists() bool {
 	switch s {
-	case Created, Starting, Running, Pausing, Paused, Resuming:
+	case Created, Starting, Running, Pausing, Paused, Resuming, Checkpointing, CheckpointingPaused:
 		return true
 	case Creating, Stopped, Deleting, Deleted:
 		return false
@@ -95,11 +103,11 @@ func (s Status) wire() taskapi.Status {
 	switch s {
 	case Created, Starting:
 		return taskapi.Status_CREATED
-	case Running:
+	case Running, Checkpointing:
 		return taskapi.Status_RUNNING
 	case Pausing:
 		return taskapi.Status_PAUSING
-	case Paused, Resuming:
+	case Paused, Resuming, CheckpointingPaused:
 		return taskapi.Status_PAUSED
 	case Stopped, Deleting, Deleted:
 		return taskapi.Status_STOPPED

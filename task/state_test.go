@@ -8,7 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-var allStatuses = []Status{Creating, Created, Starting, Running, Pausing, Paused, Resuming, Stopped, Deleting, Deleted}
+var allStatuses = []Status{Creating, Created, Starting, Running, Pausing, Paused, Resuming, Checkpointing, CheckpointingPaused, Stopped, Deleting, Deleted}
 
 func TestTransitions(t *testing.T) {
 	if len(transitions) != len(allStatuses) {
@@ -32,9 +32,10 @@ func TestTransitions(t *testing.T) {
 		if reached[Creating] {
 			t.Errorf("a %s process can be created again", from)
 		}
-		// Whatever exists may exit at any time, and what has exited does not
-		// run again.
-		if s := from; s.exists() && !s.to(Stopped) {
+		// Whatever exists may exit at any time, but its exit waits for the end
+		// of a checkpoint; and what has exited does not run again.
+		held := from == Checkpointing || from == CheckpointingPaused
+		if s := from; s.exists() && s.to(Stopped) == held {
 			t.Errorf("a %s process cannot exit", from)
 		}
 		if (from == Stopped || from == Deleted) && (reached[Running] || reached[Paused]) {

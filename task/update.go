@@ -3,10 +3,8 @@ package task
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 
 	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
-	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
@@ -22,19 +20,11 @@ func (s *Service) Update(ctx context.Context, r *taskv3.UpdateTaskRequest) (*emp
 	if err := json.Unmarshal(r.GetResources().GetValue(), &res); err != nil {
 		return nil, invalid("update of container %q: resources: %v", c.id, err)
 	}
-	c.mu.Lock()
-	err = c.init.status.allow("update", Created, Starting, Running, Pausing, Paused, Resuming)
-	c.mu.Unlock()
-	if err != nil {
+	if err := c.allowUpdate(); err != nil {
 		return nil, err
 	}
-	if err := c.instance.Update(ctx, &res); err != nil {
-		return nil, fmt.Errorf("OCI runtime update failed: %w", err)
+	if err := c.placed.Update(ctx, &res, c.applyLimits); err != nil {
+		return nil, err
 	}
 	return &emptypb.Empty{}, nil
-}
-
-// Checkpoint is not offered.
-func (s *Service) Checkpoint(context.Context, *taskv3.CheckpointTaskRequest) (*emptypb.Empty, error) {
-	return nil, fmt.Errorf("checkpoint: %w", errdefs.ErrNotImplemented)
 }

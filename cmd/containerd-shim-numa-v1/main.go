@@ -5,14 +5,17 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/signal"
 	"runtime/debug"
 
 	"github.com/containerd/containerd/api/types"
 	"github.com/containerd/log"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"containerd-shim-numa-v1/numa/ledger"
 	"containerd-shim-numa-v1/shim"
 	"containerd-shim-numa-v1/task"
+	"containerd-shim-numa-v1/task/external"
 	"containerd-shim-numa-v1/task/native"
 )
 
@@ -27,7 +30,9 @@ func main() {
 		Version:     version,
 		Revision:    revision,
 		VersionText: "libcontainer: " + native.LibcontainerVersion(),
-		Info:        func(_ context.Context, o *anypb.Any) (*types.RuntimeInfo, error) { return info(version, revision, o) },
+		Info: func(ctx context.Context, o *anypb.Any) (*types.RuntimeInfo, error) {
+			return info(ctx, version, revision, o)
+		},
 		MountClaims: mountClaims,
 		Serve:       serve,
 		Delete:      remove,
@@ -41,18 +46,28 @@ func serve(ctx context.Context, d shim.Daemon) (shim.Service, error) {
 		// A node whose settings cannot be read still runs its containers.
 		log.G(ctx).WithError(err).Error("the defaults are in force")
 	}
+	wake := make(chan os.Signal, 1)
+	signal.Notify(wake, ledger.WakeSignal)
 	return task.NewService(task.Config{
 		Namespace: d.Namespace,
 		Node:      settings,
 		Engine:    native.Engine{},
+		External:  func(binary string) (task.Engine, error) { return external.New(binary, native.RemoveEmptyCgroup) },
 		Publisher: d.Publisher,
+		Wake:      wake,
 		Shutdown:  d.Shutdown,
 	}), nil
 }
 
 // remove is the delete command for one container.
 func remove(ctx context.Context, t shim.Target) (shim.Exit, error) {
-	pid, exit, err := task.Cleanup(ctx, native.Engine{}, t.Namespace, t.ID, t.Bundle)
+	removers := task.Removers{
+		Own: native.Engine{},
+		External: func(binary string) task.Remover {
+			return external.Remover{Binary: binary, RemoveCgroup: native.RemoveCgroup}
+		},
+	}
+	pid, exit, err := task.Cleanup(ctx, removers, t.Namespace, t.ID, t.Bundle)
 	return shim.Exit{Pid: uint32(pid), Status: exit.Status, At: exit.At}, err
 }
 
@@ -61,19 +76,43 @@ func remove(ctx context.Context, t shim.Target) (shim.Exit, error) {
 const featuresType = "types.containerd.io/opencontainers/runtime-spec/1/features/Features"
 
 // info answers -info.
-func info(version, revision string, options *anypb.Any) (*types.RuntimeInfo, error) {
-	features, err := json.Marshal(native.Features())
+func info(ctx context.Context, version, revision string, options *anypb.Any) (*types.RuntimeInfo, error) {
+	features, err := featuresOf(ctx, options)
 	if err != nil {
-		return nil, fmt.Errorf("features: %w", err)
+		return nil, err
 	}
 	return &types.RuntimeInfo{
 		Name:     runtimeName,
 		Version:  &types.RuntimeVersion{Version: version, Revision: revision},
 		Options:  options,
-		Features: &anypb.Any{TypeUrl: featuresType, Value: features},
+		Features: features,
 
 		Annotations: shim.ClaimsAnnotation(mountClaims()),
 	}, nil
+}
+
+// featuresOf are the features of the engine that options ask for. nil if an
+// OCI runtime does not tell its own: containerd then assumes none.
+func featuresOf(ctx context.Context, options *anypb.Any) (*anypb.Any, error) {
+	settings, err := task.ReadSettings(task.SettingsPath)
+	if err != nil {
+		settings = task.Settings{} // as the daemon, which logs it
+	}
+	binary, err := settings.RuntimeBinary(options)
+	if err != nil {
+		return nil, err
+	}
+	features := native.Features()
+	if binary != "" {
+		if features, err = external.Features(ctx, binary); err != nil {
+			return nil, nil
+		}
+	}
+	data, err := json.Marshal(features)
+	if err != nil {
+		return nil, fmt.Errorf("features: %w", err)
+	}
+	return &anypb.Any{TypeUrl: featuresType, Value: data}, nil
 }
 
 // mountClaims are the mounts that this node's settings claim: none if they

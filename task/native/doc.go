@@ -27,6 +27,11 @@
 //   - Starting opens the exec FIFO in a goroutine that stays behind if init
 //     dies first. Here the FIFO is opened without blocking and watched
 //     together with init's pidfd.
+//   - A restore mounts the root filesystem and volumes on the host while it
+//     lasts, and criu mounts cgroups. Here it has a mount namespace of its own,
+//     so that nothing stays if all of them are killed.
+//   - Where the shim works for a container is not where the container runs:
+//     near.go says why neither learns of the other's CPUs.
 //   - Its specification converter takes the working directory for the
 //     bundle. Here the spec's paths are absolute and the label is set.
 //

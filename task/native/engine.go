@@ -43,7 +43,8 @@ func (Engine) Create(_ context.Context, r task.CreateRequest) (_ task.Instance, 
 	if err != nil {
 		return nil, fmt.Errorf("runc create failed: %w", err)
 	}
-	if err := spawn(func() error { return container.Start(process) }); err != nil {
+	start := func() error { return spawn(func() error { return container.Start(process) }) }
+	if err := near(r.Near, start); err != nil {
 		return nil, errors.Join(fmt.Errorf("runc create failed: %w", err), destroy(container))
 	}
 	init, err := newChild(process)

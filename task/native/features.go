@@ -34,7 +34,7 @@ func Features() *features.Features {
 		MountOptions:  specconv.KnownMountOptions(),
 		Annotations: map[string]string{
 			annotationVersion:    LibcontainerVersion(),
-			annotationCheckpoint: fmt.Sprint(no),
+			annotationCheckpoint: fmt.Sprint(yes),
 		},
 		PotentiallyUnsafeConfigAnnotations: []string{"bundle", "org.systemd.property.", "org.criu.config"},
 		Linux: &features.Linux{

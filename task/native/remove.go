@@ -36,7 +36,7 @@ func (Engine) Remove(ctx context.Context, root, id, bundle string) error {
 	if err != nil {
 		// The shim died between making the directory and having an init, or
 		// another Remove is at work.
-		return errors.Join(removeCgroup(ctx, id, bundle), removeStateDir(dir))
+		return errors.Join(RemoveCgroup(ctx, id, bundle), removeStateDir(dir))
 	}
 	return kill(ctx, container)
 }
@@ -45,7 +45,7 @@ func (Engine) Remove(ctx context.Context, root, id, bundle string) error {
 // processes are the system's init to reap: a zombie counts as ended.
 func kill(ctx context.Context, c *libcontainer.Container) error {
 	for {
-		if err := c.Signal(unix.SIGKILL); err != nil && !errors.Is(err, libcontainer.ErrNotRunning) {
+		if err := c.Signal(unix.SIGKILL); err != nil && !ended(err) {
 			return fmt.Errorf("kill the container: %w", err)
 		}
 		status, err := c.Status()
@@ -61,6 +61,13 @@ func kill(ctx context.Context, c *libcontainer.Container) error {
 	}
 }
 
+// ended tells whether a signal could not be sent because there is no init any
+// more. It may end after libcontainer has found it: containerd runs a delete
+// for each container of a dead shim, and the one of the group kills them all.
+func ended(err error) bool {
+	return errors.Is(err, libcontainer.ErrNotRunning) || errors.Is(err, os.ErrProcessDone) || errors.Is(err, unix.ESRCH)
+}
+
 func pause(ctx context.Context) error {
 	select {
 	case <-time.After(removePoll):
@@ -70,30 +77,62 @@ func pause(ctx context.Context) error {
 	}
 }
 
-// removeCgroup ends what is in the cgroup that the bundle's spec names and
-// removes it.
-func removeCgroup(ctx context.Context, id, bundle string) error {
-	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+// RemoveCgroup ends what is in the cgroup that the bundle's spec names and
+// removes it. The caller knows that it is the container's.
+func RemoveCgroup(ctx context.Context, id, bundle string) error {
+	m, err := cgroupOf(id, bundle)
 	if err != nil {
-		return fmt.Errorf("find the container's cgroup: %w", err)
-	}
-	spec := new(specs.Spec)
-	if err := json.Unmarshal(data, spec); err != nil {
-		return fmt.Errorf("find the container's cgroup: %w", err)
-	}
-	systemd := spec.Linux != nil && strings.Count(spec.Linux.CgroupsPath, ":") == 2
-	config, err := specconv.CreateCgroupConfig(&specconv.CreateOpts{CgroupName: id, UseSystemdCgroup: systemd, Spec: spec}, nil)
-	if err != nil {
-		return fmt.Errorf("find the container's cgroup: %w", err)
-	}
-	m, err := manager.New(config)
-	if err != nil {
-		return fmt.Errorf("find the container's cgroup: %w", err)
+		return err
 	}
 	if err := killCgroup(ctx, m); err != nil {
 		return err
 	}
 	return m.Destroy()
+}
+
+// RemoveEmptyCgroup removes the cgroup that the bundle's spec names, when
+// nothing is in it any more. One in which something stays until ctx ends is
+// left alone: it may be another container's.
+func RemoveEmptyCgroup(ctx context.Context, id, bundle string) error {
+	m, err := cgroupOf(id, bundle)
+	if err != nil {
+		return err
+	}
+	for m.Exists() {
+		pids, err := m.GetAllPids()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("processes of the container: %w", err)
+		}
+		if len(pids) == 0 {
+			return m.Destroy()
+		}
+		if pause(ctx) != nil {
+			return nil
+		}
+	}
+	return nil
+}
+
+// cgroupOf is the cgroup that a bundle's spec names.
+func cgroupOf(id, bundle string) (cgroups.Manager, error) {
+	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+	if err != nil {
+		return nil, fmt.Errorf("find the container's cgroup: %w", err)
+	}
+	spec := new(specs.Spec)
+	if err := json.Unmarshal(data, spec); err != nil {
+		return nil, fmt.Errorf("find the container's cgroup: %w", err)
+	}
+	systemd := spec.Linux != nil && strings.Count(spec.Linux.CgroupsPath, ":") == 2
+	config, err := specconv.CreateCgroupConfig(&specconv.CreateOpts{CgroupName: id, UseSystemdCgroup: systemd, Spec: spec}, nil)
+	if err != nil {
+		return nil, fmt.Errorf("find the container's cgroup: %w", err)
+	}
+	m, err := manager.New(config)
+	if err != nil {
+		return nil, fmt.Errorf("find the container's cgroup: %w", err)
+	}
+	return m, nil
 }
 
 func killCgroup(ctx context.Context, m cgroups.Manager) error {

@@ -156,3 +156,26 @@ func TestRemoveStateDirIsShallow(t *testing.T) {
 	must(t, removeStateDir(dir))
 	must(t, removeStateDir(dir))
 }
+
+// An empty cgroup is removed, one that is in use is left alone.
+func TestRemoveEmptyCgroup(t *testing.T) {
+	other := run(t, specOf(newID(), "sleep", "1000"))
+	late, cancel := context.WithTimeout(t.Context(), 3*removePoll)
+	defer cancel()
+	must(t, RemoveEmptyCgroup(late, other.id, other.bundle))
+	if s := other.exec("true").status(t); s != 0 {
+		t.Errorf("exec in the other: exit status %d", s)
+	}
+	mine := request(t, specOf(newID(), "true"))
+	path := mine.Spec.Linux.CgroupsPath
+	must(t, RemoveEmptyCgroup(t.Context(), mine.ID, mine.Bundle)) // there is none
+	for _, dir := range cgroupDirs(cgroupParent) {
+		if filepath.Base(dir) == filepath.Base(cgroupParent) {
+			must(t, os.Mkdir(filepath.Join(dir, mine.ID), 0o755))
+		}
+	}
+	must(t, RemoveEmptyCgroup(t.Context(), mine.ID, mine.Bundle))
+	if left := cgroupDirs(path); len(left) > 0 {
+		t.Errorf("cgroups left: %q", left)
+	}
+}

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"containerd-shim-numa-v1/task"
+	"containerd-shim-numa-v1/task/placement"
 )
 
 // topics are the events of a service, without their content.
@@ -47,7 +48,9 @@ func service(t *testing.T, spec *specs.Spec) (*task.Service, *topics, *taskv3.Cr
 	runc, err := typeurl.MarshalAnyToProto(&options.Options{Root: r.Root})
 	must(t, err)
 	events := &topics{}
-	s := task.NewService(task.Config{Namespace: "test", Engine: Engine{}, Publisher: events, Shutdown: func() {}})
+	// The ledger is the machine's.
+	unplaced := task.Settings{Placement: placement.Settings{Policy: placement.None}}
+	s := task.NewService(task.Config{Namespace: "test", Node: unplaced, Engine: Engine{}, Publisher: events, Shutdown: func() {}})
 	t.Cleanup(func() {
 		if left := cgroupDirs(spec.Linux.CgroupsPath); len(left) > 0 {
 			t.Errorf("cgroups left: %q", left)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 
+	runtimeoptions "github.com/containerd/containerd/api/types/runtimeoptions/v1"
 	containerd "github.com/containerd/containerd/v2/client"
 
 	"containerd-shim-numa-v1/test/rig"
@@ -33,7 +34,7 @@ type options struct {
 
 func main() {
 	var o options
-	runtimes := flag.String("runtimes", rig.OurRuntime+","+rig.RuncRuntime, "runtime types, the last is what ratios are to")
+	runtimes := flag.String("runtimes", rig.OurRuntime+","+rig.RuncRuntime, "runtime types, each with settings after a + if need be; the last is what ratios are to")
 	flag.IntVar(&o.serial, "serial", 30, "containers one after another, of each runtime and kind")
 	flag.IntVar(&o.parallel, "parallel", 20, "containers at once")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of containers at once")
@@ -66,7 +67,7 @@ func run(ctx context.Context, o options) (err error) {
 		}
 	}
 	for _, r := range o.runtimes {
-		if r == rig.OurRuntime {
+		if name, _ := withOptions(r); name == rig.OurRuntime {
 			if err := rig.RequireShim(o.shimDir); err != nil {
 				return err
 			}
@@ -99,6 +100,22 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	return os.WriteFile(o.json, append(data, '\n'), 0o644)
+}
+
+// withOptions takes a runtime apart: its type and, as its options, the settings
+// in TOML that may follow a "+".
+func withOptions(runtime string) (name string, options any) {
+	name, toml, ok := strings.Cut(runtime, "+")
+	if !ok {
+		return name, nil
+	}
+	return name, &runtimeoptions.Options{ConfigBody: []byte(toml)}
+}
+
+// binary is the file name of a runtime's shim.
+func binary(runtime string) string {
+	name, _ := withOptions(runtime)
+	return rig.ShimBinary(name)
 }
 
 func (b *bench) importImages(ctx context.Context, machine *rig.Machine) error {

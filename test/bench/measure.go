@@ -88,7 +88,8 @@ func (b *bench) measure(ctx context.Context) ([]*Row, error) {
 // define makes a container of the shape; its snapshot is not measured.
 func (b *bench) define(ctx context.Context, runtime string, s shape, args ...string) (containerd.Container, error) {
 	b.made++
-	return b.daemon.Define(ctx, fmt.Sprintf("bench-%d", b.made), rig.Job{Runtime: runtime, Image: s.image, Args: args, Root: s.root})
+	name, options := withOptions(runtime)
+	return b.daemon.Define(ctx, fmt.Sprintf("bench-%d", b.made), rig.Job{Runtime: name, Options: options, Image: s.image, Args: args, Root: s.root})
 }
 
 // life runs one container's task from Create to Delete, and returns its wall
@@ -113,7 +114,7 @@ func (b *bench) life(ctx context.Context, runtime string, cs []containerd.Contai
 	if err != nil {
 		return 0, 0, err
 	}
-	if !rig.Eventually(shimsGone, func() bool { return len(rig.Shims(rig.ShimBinary(runtime))) == 0 }) {
+	if !rig.Eventually(shimsGone, func() bool { return len(rig.Shims(binary(runtime))) == 0 }) {
 		return 0, 0, fmt.Errorf("shims of %s are still there %s after their containers", runtime, shimsGone)
 	}
 	after, err := b.daemon.CPUTime()
@@ -198,7 +199,7 @@ func (b *bench) idleMemoryOf(ctx context.Context, runtime string, set *rowSet) (
 		}()
 	}
 	time.Sleep(idleRest)
-	for _, shim := range rig.Shims(rig.ShimBinary(runtime)) {
+	for _, shim := range rig.Shims(binary(runtime)) {
 		kib, err := rig.PSS(shim.Pid)
 		if err != nil {
 			return err

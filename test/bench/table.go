@@ -16,8 +16,12 @@ func printTable(runtimes []string, rows []*Row) {
 	}
 	reference := runtimes[len(runtimes)-1]
 	fmt.Printf("%-42s", "median (95th percentile)")
+	width := 26
 	for _, runtime := range runtimes {
-		fmt.Printf(" %26s", runtime)
+		width = max(width, len(runtime))
+	}
+	for _, runtime := range runtimes {
+		fmt.Printf(" %*s", width, runtime)
 	}
 	for _, runtime := range runtimes[:len(runtimes)-1] {
 		fmt.Printf("  %s/%s", short(runtime), short(reference))
@@ -27,7 +31,7 @@ func printTable(runtimes []string, rows []*Row) {
 		fmt.Printf("%-42s", kind)
 		for _, runtime := range runtimes {
 			r := byKind[kind][runtime]
-			fmt.Printf(" %26s", fmt.Sprintf("%.1f (%.1f) %s", r.Median, r.P95, r.Unit))
+			fmt.Printf(" %*s", width, fmt.Sprintf("%.1f (%.1f) %s", r.Median, r.P95, r.Unit))
 		}
 		for _, runtime := range runtimes[:len(runtimes)-1] {
 			fmt.Printf(" %9.2f", byKind[kind][runtime].Median/byKind[kind][reference].Median)

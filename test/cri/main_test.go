@@ -19,6 +19,7 @@ import (
 
 	"containerd-shim-numa-v1/test/kubelet"
 	"containerd-shim-numa-v1/test/rig"
+	"containerd-shim-numa-v1/test/vm"
 )
 
 var (
@@ -85,6 +86,7 @@ func run(m *testing.M) (code int, err error) {
 	if !ok {
 		return 1, fmt.Errorf("-registration=%s: there are numa, configpath, inline, runc and reference", *registrationFlag)
 	}
+	machine.Path += ":" + vm.CriuDir()
 	node, err := kubelet.Start(ctx, kubelet.Config{
 		Machine: machine, ShimDir: dir, Debug: *debugFlag, Layers: *layersFlag,
 		Handlers: map[string]kubelet.Registration{"numa": registration},

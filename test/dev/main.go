@@ -44,12 +44,7 @@ func dev(version string, layers int) error {
 		return err
 	}
 	defer daemon.Close()
-	base, err := machine.BaseLayer()
-	if err != nil {
-		return err
-	}
-	stack, _ := rig.LayeredImage(base, layers-1)
-	image, err := daemon.ImportImage(ctx, "dev.test/layered:1", stack)
+	image, _, err := daemon.ImportLayered(ctx, "dev.test/layered:1", layers)
 	if err != nil {
 		return err
 	}

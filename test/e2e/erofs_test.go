@@ -44,6 +44,9 @@ func TestErofsSnapshotter(t *testing.T) {
 	if !ours() {
 		skip(t, "the setting is this project's")
 	}
+	if !detached() {
+		skip(t, "it has settings of the node of its own, without the OCI runtime")
+	}
 	if strings.HasPrefix(shared.Version, "1.") {
 		skip(t, "containerd has no erofs snapshotter and no mount manager before 2.1")
 	}
@@ -85,13 +88,25 @@ func TestErofsSnapshotter(t *testing.T) {
 // many-layered image there, and lets the node's settings be written.
 func beginErofs(t *testing.T, name, config string) *scene {
 	t.Helper()
+	ownEtc(t)
+	s := beginApart(t, name, config)
+	var err error
+	s.image, s.tree, err = s.daemon.ImportLayered(s.ctx, "rig.test/erofs:1", *layersFlag)
+	s.must(err)
+	s.must(s.image.Unpack(s.ctx, erofsSnapshotter))
+	return s
+}
+
+// beginApart starts a containerd for this test alone, with config added to its
+// configuration.
+func beginApart(t *testing.T, name, config string) *scene {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	dir, err := shimDir()
 	f := *shared
 	s := &scene{fixture: &f, t: t, ctx: ctx}
 	s.must(err)
-	ownEtc(t)
 	f.daemon, err = rig.StartDaemon(ctx, rig.DaemonConfig{Machine: shared.Machine, Name: name, ShimDir: dir, Debug: *debugFlag, Extra: config})
 	s.must(err)
 	t.Cleanup(func() {
@@ -102,13 +117,6 @@ func beginErofs(t *testing.T, name, config string) *scene {
 			t.Error(err)
 		}
 	})
-	base, err := f.BaseLayer()
-	s.must(err)
-	layers, tree := rig.LayeredImage(base, *layersFlag-1)
-	f.tree = tree
-	f.image, err = f.daemon.ImportImage(ctx, "rig.test/erofs:1", layers)
-	s.must(err)
-	s.must(f.image.Unpack(ctx, erofsSnapshotter))
 	return s
 }
 
@@ -124,10 +132,7 @@ func ownEtc(t *testing.T) {
 	mounted(os.MkdirAll(dir, 0o755))
 	mounted(mountTmpfs(dir))
 	t.Cleanup(func() { mounted(unmount(dir)) })
-	upper, work := filepath.Join(dir, "upper"), filepath.Join(dir, "work")
-	mounted(os.Mkdir(upper, 0o755))
-	mounted(os.Mkdir(work, 0o755))
-	mounted(unix.Mount("overlay", "/etc", "overlay", 0, "lowerdir=/etc,upperdir="+upper+",workdir="+work))
+	mounted(privateEtc(dir))
 	t.Cleanup(func() { mounted(unix.Unmount("/etc", unix.MNT_DETACH)) })
 }
 

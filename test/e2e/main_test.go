@@ -26,6 +26,7 @@ var (
 	runtimeFlag    = flag.String("runtime", rig.OurRuntime, "runtime `type` to test")
 	containerdFlag = flag.String("containerd", "2", "containerd `version` to test with: 2 or 1.7")
 	shimDirFlag    = flag.String("shim-dir", "", "`directory` of the shim binary (default <source>/bin)")
+	criuFlag       = flag.String("criu", "", "`directory` of a criu that works on this kernel (default: Debian's, of a newer release)")
 	debugFlag      = flag.Bool("debug", false, "let containerd and shims log at debug level")
 	logFlag        = flag.Bool("log", false, "print containerd's log even if nothing failed")
 
@@ -35,6 +36,7 @@ var (
 	roundsFlag     = flag.Int("rounds", 3, "rounds of concurrent containers")
 	shortFlag      = flag.Int("early-exits", 50, "containers that exit at once")
 	shimKillsFlag  = flag.Int("shim-kills", 15, "times a shim is killed at a random moment")
+	ownMachineFlag = flag.Bool("own-machine", false, "the machine is the tests' alone: use up the memory of a node, take CPUs offline")
 	restartsFlag   = flag.Int("restarts", 2, "times containerd is killed under running containers")
 )
 
@@ -62,7 +64,7 @@ var (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	code, err := run(m)
-	if errors.Is(err, rig.ErrNotRoot) {
+	if errors.Is(err, rig.ErrNotRoot) || errors.Is(err, errNoEngine) {
 		fmt.Println("e2e: all suites skipped:", err)
 		os.Exit(0)
 	}
@@ -90,6 +92,10 @@ func run(m *testing.M) (code int, err error) {
 			return 1, err
 		}
 	}
+	if err := setEngine(machine); err != nil {
+		return 1, err
+	}
+	machine.Path += ":" + criuDir()
 	daemon, err := rig.StartDaemon(ctx, rig.DaemonConfig{Machine: machine, ShimDir: dir, Debug: *debugFlag})
 	if err != nil {
 		return 1, err
@@ -117,7 +123,7 @@ func run(m *testing.M) (code int, err error) {
 		return 1, err
 	}
 	code = m.Run()
-	fmt.Printf("e2e: %s on containerd %s: %d tests skipped\n", *runtimeFlag, machine.Version, skipped.Load())
+	fmt.Printf("e2e: %s, engine %s, on containerd %s: %d tests skipped\n", *runtimeFlag, *engineFlag, machine.Version, skipped.Load())
 	return code, nil
 }
 

@@ -36,7 +36,7 @@ func TestHostMountTable(t *testing.T) {
 			seen := watch.Stop()
 			t.Logf("%s: %d wake-ups, %d entries more while it ran, %d after it", name, seen.Wakeups, len(during)-len(before), seen.Left)
 			want(t, "entries left behind", seen.Left, 0)
-			if ours() {
+			if detached() {
 				want(t, "changes of the host's mount table", seen, rig.MountActivity{})
 				want(t, "table while the container runs", strings.Join(during, "\n"), strings.Join(before, "\n"))
 			}
@@ -65,7 +65,7 @@ func TestBundleRootfs(t *testing.T) {
 	c.awaitOutput("ready")
 	entries, err := os.ReadDir(filepath.Join(s.daemon.Bundle(c.ID()), "rootfs"))
 	s.must(err)
-	if ours() {
+	if detached() {
 		want(t, "entries of the bundle's rootfs on the host", len(entries), 0)
 	}
 	roots := 0

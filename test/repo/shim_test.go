@@ -10,21 +10,24 @@ import (
 )
 
 // tags are those of the Makefile.
-const tags = "no_grpc,seccomp,runc_nocriu,netgo,osusergo"
+const tags = "no_grpc,seccomp,netgo,osusergo"
 
 // maxSize is what the shim's file may have, in bytes. Every node pays for it
 // in page cache, and every container's init maps it.
-const maxSize = 12_600_000
+const maxSize = 13_900_000
 
 // modules are linked into the shim. Every line is paid for on every node: a
 // new one needs a reason.
 var modules = []string{
-	"github.com/cilium/ebpf",               // device rules of cgroup v2, by libcontainer
-	"github.com/containerd/cgroups/v3",     // the metrics' messages
-	"github.com/containerd/console",        // by libcontainer
-	"github.com/containerd/containerd/api", // the API
+	"github.com/aperturerobotics/protobuf-go-lite", // by go-criu
+	"github.com/checkpoint-restore/go-criu/v8",     // criu's messages, by libcontainer
+	"github.com/cilium/ebpf",                       // device rules of cgroup v2, by libcontainer
+	"github.com/containerd/cgroups/v3",             // the metrics' messages
+	"github.com/containerd/console",                // by libcontainer
+	"github.com/containerd/containerd/api",         // the API
 	"github.com/containerd/errdefs",
 	"github.com/containerd/errdefs/pkg",
+	"github.com/containerd/go-runc", // an OCI runtime's commands
 	"github.com/containerd/log",
 	"github.com/containerd/ttrpc",
 	"github.com/containerd/typeurl/v2",

@@ -11,6 +11,7 @@ func history(words string) []Event {
 	topics := map[string]string{
 		"create": "create", "start": "start", "exit": "exit", "delete": "delete", "oom": "oom",
 		"add": "exec-added", "run": "exec-started", "end": "exit", "paused": "paused", "resumed": "resumed",
+		"checkpointed": "checkpointed",
 	}
 	var events []Event
 	for word := range strings.FieldsSeq(words) {
@@ -25,6 +26,9 @@ func TestCheckComplete(t *testing.T) {
 		"create start exit delete":                          "",
 		"create start paused resumed oom exit delete":       "",
 		"create delete":                                     "",
+		"create start checkpointed exit delete":             "",
+		"create start exit delete create start exit delete": "",
+		"create start exit checkpointed delete":             "in state \"exited\"",
 		"create exit delete":                                "",
 		"create start add/x run/x end/x exit delete":        "",
 		"create start add/x exit delete":                    "",
@@ -67,12 +71,12 @@ func TestCheckCompleteNoticesAnotherPid(t *testing.T) {
 }
 
 func TestCensusDiff(t *testing.T) {
-	before := Census{"process a": 1, "mount b": 2}
-	if diff := before.Diff(Census{"process a": 1, "mount b": 2}); diff != "" {
-		t.Errorf("equal censuses differ: %s", diff)
+	before := Census{"process a": 1, "mount b": 2, "file d": 1, mountNamespaces: 2}
+	if diff := before.Diff(Census{"mount b": 2, "file d": 1, mountNamespaces: 1}); diff != "" {
+		t.Errorf("censuses that are equal but for a process that ended differ: %s", diff)
 	}
-	diff := before.Diff(Census{"mount b": 3, "cgroup c": 1})
-	for _, line := range []string{"+1 cgroup c (1, was 0)", "+1 mount b (3, was 2)", "-1 process a (0, was 1)"} {
+	diff := before.Diff(Census{"process a": 2, "mount b": 3, "cgroup c": 1, mountNamespaces: 2})
+	for _, line := range []string{"+1 cgroup c (1, was 0)", "+1 mount b (3, was 2)", "-1 file d (0, was 1)", "+1 process a (2, was 1)"} {
 		if !strings.Contains(diff, line+"\n") {
 			t.Errorf("diff lacks %q:\n%s", line, diff)
 		}
