@@ -262,6 +262,15 @@ func (p *process) awaitOutput(text string) {
 	}
 }
 
+// wantOutput waits until the process has printed text and compares all that it
+// has printed. Its exit may be told before its output has arrived; only a
+// Delete waits for that.
+func (p *process) wantOutput(text string) {
+	p.t.Helper()
+	rig.Eventually(bound, func() bool { return len(p.stdout.String()) >= len(text) })
+	want(p.t, "output of "+p.ID(), p.stdout.String(), text)
+}
+
 // cgroup is the container's cgroup path below each hierarchy.
 func (c *container) cgroup() string {
 	c.t.Helper()

@@ -122,7 +122,7 @@ func TestRootfsIsTheContainersOwn(t *testing.T) {
 	s := begin(t)
 	c := s.run([]string{"/bin/sh", "-c", "echo changed > /etc/passwd && echo new > /data/new && cat /data/new && /payload stats /"})
 	want(t, "exit status", c.status(), 0)
-	want(t, "output", c.stdout.String(), fmt.Sprintf("new\n%#x\n", overlayMagic))
+	c.wantOutput(fmt.Sprintf("new\n%#x\n", overlayMagic))
 	upper := s.upperDir(c.ID())
 	for name, content := range map[string]string{"etc/passwd": "changed\n", "data/new": "new\n"} {
 		b, err := os.ReadFile(upper + "/" + name)
