@@ -61,11 +61,17 @@ func kill(ctx context.Context, c *libcontainer.Container) error {
 	}
 }
 
-// ended tells whether a signal could not be sent because there is no init any
-// more. It may end after libcontainer has found it: containerd runs a delete
-// for each container of a dead shim, and the one of the group kills them all.
+// ended tells whether a signal could not be sent because nobody is left: init
+// has exited, or the cgroup is gone, which only an empty one can be. Both may
+// happen after libcontainer has found them: containerd runs a delete for each
+// container of a dead shim, and the one of the group removes them all.
 func ended(err error) bool {
-	return errors.Is(err, libcontainer.ErrNotRunning) || errors.Is(err, os.ErrProcessDone) || errors.Is(err, unix.ESRCH)
+	for _, gone := range []error{libcontainer.ErrNotRunning, os.ErrProcessDone, unix.ESRCH, fs.ErrNotExist, unix.ENODEV} {
+		if errors.Is(err, gone) {
+			return true
+		}
+	}
+	return false
 }
 
 func pause(ctx context.Context) error {

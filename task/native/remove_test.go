@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/runc/libcontainer"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -177,5 +178,23 @@ func TestRemoveEmptyCgroup(t *testing.T) {
 	must(t, RemoveEmptyCgroup(t.Context(), mine.ID, mine.Bundle))
 	if left := cgroupDirs(path); len(left) > 0 {
 		t.Errorf("cgroups left: %q", left)
+	}
+}
+
+// TestEnded knows what libcontainer says when another Remove was quicker.
+func TestEnded(t *testing.T) {
+	for _, err := range []error{
+		libcontainer.ErrNotRunning,
+		fmt.Errorf("unable to signal init: %w", os.ErrProcessDone),
+		fmt.Errorf("unable to kill all processes: %w", &os.PathError{Op: "lstat", Path: "/sys/fs/cgroup/x", Err: unix.ENOENT}),
+		fmt.Errorf("unable to kill all processes: %w", &os.PathError{Op: "read", Path: "/sys/fs/cgroup/x/cgroup.procs", Err: unix.ENODEV}),
+		unix.ESRCH,
+	} {
+		if !ended(err) {
+			t.Errorf("%v: not taken for the end", err)
+		}
+	}
+	if ended(unix.EPERM) || ended(nil) {
+		t.Error("EPERM, or no error, is taken for the end")
 	}
 }
