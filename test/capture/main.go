@@ -1,4 +1,4 @@
-// Capture prints this machine as a text for numa/machines/sys: what the shim
+// Command capture prints this machine as a text for numa/machines/sys: what the shim
 // reads of /sys, and nothing that tells whose machine it is.
 package main
 
