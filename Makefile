@@ -42,7 +42,7 @@ demo: build tools ## containers on a real containerd, beside the runc shim
 test: ## everything: lint, unit tests, end-to-end tests
 	@.ci/test
 
-test-unit: deps ## unit tests, with the race detector; as root also real mounts, cgroups, processes
+test-unit: tools ## unit tests, with the race detector; as root also real mounts, cgroups, processes
 	$(GOTEST) -race -timeout $(TEST_TIMEOUT) ./...
 
 test-e2e: build tools ## end-to-end tests on containerd 2.4 and 1.7
@@ -116,7 +116,7 @@ lint: deps ## gofmt, go vet and staticcheck; no warnings
 fmt: ## gofmt all of it
 	gofmt -w $$(git ls-files -co --exclude-standard '*.go')
 
-cover: deps ## unit test coverage, as HTML in .output/
+cover: tools ## unit test coverage, as HTML in .output/
 	@mkdir -p $(OUTPUT)
 	$(GOTEST) -timeout $(TEST_TIMEOUT) -coverprofile $(OUTPUT)/cover.out ./...
 	go tool cover -html $(OUTPUT)/cover.out -o $(OUTPUT)/cover.html
