@@ -146,6 +146,10 @@ type Exit struct {
 	At     time.Time
 }
 
+// StatusUnknown is told of a process whose exit the kernel does not tell, as
+// containerd does.
+const StatusUnknown = 255
+
 // signalStatusBase is what shells and container runtimes add to a signal's
 // number to tell of it in an exit status.
 const signalStatusBase = 128

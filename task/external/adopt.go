@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -13,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-numa-v1/task"
+	"containerd-shim-numa-v1/task/children"
 )
 
 // adopter has the kernel give the shim the orphans among its descendants and
@@ -171,20 +170,5 @@ func (a *adopter) release(pid int) {
 	a.lookAgain()
 }
 
-// adoptedChildren are the main thread's children (proc(5),
-// /proc/pid/task/tid/children).
-func adoptedChildren() ([]int, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid()))
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
-	for field := range strings.FieldsSeq(string(data)) {
-		pid, err := strconv.Atoi(field)
-		if err != nil {
-			return nil, fmt.Errorf("list of children: %w", err)
-		}
-		pids = append(pids, pid)
-	}
-	return pids, nil
-}
+// adoptedChildren are the main thread's children.
+func adoptedChildren() ([]int, error) { return children.Of(os.Getpid()) }

@@ -1,9 +1,7 @@
 package native
 
 import (
-	"errors"
 	"fmt"
-	"os"
 
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
@@ -11,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-numa-v1/task"
+	"containerd-shim-numa-v1/task/children"
 )
 
 // processOf translates a process of the runtime-spec into libcontainer's.
@@ -92,40 +91,19 @@ var rlimits = map[string]int{
 
 // child is a process of a container, and of the shim.
 type child struct {
+	*children.Handle
 	process *libcontainer.Process
-	pid     int
-	pidfd   *os.File
 }
 
-// newChild takes over a process that libcontainer has started. As long as it
-// has not been waited for, its pid is its own and the pidfd with it.
+// newChild takes over a process that libcontainer has started.
 func newChild(p *libcontainer.Process) (*child, error) {
 	pid, err := p.Pid()
 	if err != nil {
 		return nil, err
 	}
-	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	h, err := children.Open(pid)
 	if err != nil {
-		return nil, fmt.Errorf("pidfd_open %d: %w", pid, err)
+		return nil, err
 	}
-	return &child{process: p, pid: pid, pidfd: os.NewFile(uintptr(fd), "pidfd")}, nil
-}
-
-func (c *child) Pid() int { return c.pid }
-
-// Signal is safe against the process's exit and against Wait at any time: a
-// pidfd that is closed gives an error, not another file.
-func (c *child) Signal(sig unix.Signal) error {
-	conn, err := c.pidfd.SyscallConn()
-	if err != nil {
-		return os.ErrProcessDone
-	}
-	var sent error
-	if err := conn.Control(func(fd uintptr) { sent = unix.PidfdSendSignal(int(fd), sig, nil, 0) }); err != nil {
-		return os.ErrProcessDone
-	}
-	if errors.Is(sent, unix.ESRCH) {
-		return os.ErrProcessDone
-	}
-	return sent
+	return &child{Handle: h, process: p}, nil
 }

@@ -3,13 +3,12 @@ package native
 import (
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-numa-v1/task/children"
 )
 
 // spawn runs start, which has libcontainer fork the stages of an init, and
@@ -24,48 +23,25 @@ import (
 func spawn(start func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	before, listErr := children()
+	before, listErr := children.Of(unix.Gettid())
 	err := start()
 	if err == nil {
 		return nil
 	}
-	after, afterErr := children()
+	after, afterErr := children.Of(unix.Gettid())
 	if listErr := errors.Join(listErr, afterErr); listErr != nil {
 		return errors.Join(err, fmt.Errorf("look for what it left: %w", listErr))
 	}
 	for _, pid := range after {
 		if !slices.Contains(before, pid) {
-			reap(pid)
+			end(pid)
 		}
 	}
 	return err
 }
 
-// children are the child processes of the calling thread (proc(5),
-// /proc/pid/task/tid/children).
-func children() ([]int, error) {
-	data, err := os.ReadFile("/proc/thread-self/children")
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
-	for field := range strings.FieldsSeq(string(data)) {
-		pid, err := strconv.Atoi(field)
-		if err != nil {
-			return nil, err
-		}
-		pids = append(pids, pid)
-	}
-	return pids, nil
-}
-
-// reap ends a child and waits for it. Its pid is its own until then.
-func reap(pid int) {
+// end ends a child and waits for it.
+func end(pid int) {
 	_ = unix.Kill(pid, unix.SIGKILL)
-	for {
-		_, err := unix.Wait4(pid, nil, unix.WALL, nil)
-		if !errors.Is(err, unix.EINTR) {
-			return
-		}
-	}
+	_, _ = children.Reap(pid)
 }

@@ -42,16 +42,12 @@ func (i *instance) Start(ctx context.Context) error {
 
 // awaitByte reads init's byte, or learns that init is dead.
 func (i *instance) awaitByte(ctx context.Context, fifo int) error {
-	conn, err := i.init.pidfd.SyscallConn()
-	if err != nil {
-		return errDead
-	}
 	for {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("runc start failed: %w", err)
 		}
 		var dead bool
-		err := conn.Control(func(pidfd uintptr) {
+		err := i.init.Control(func(pidfd int) {
 			fds := []unix.PollFd{
 				{Fd: int32(fifo), Events: unix.POLLIN},
 				{Fd: int32(pidfd), Events: unix.POLLIN},

@@ -25,8 +25,9 @@ var allowed = map[string][]string{
 	"rootfs":                      {},
 	"shim":                        {},
 	"task":                        {"cgroups", "numa/cpuset", "rootfs", "task/placement"},
-	"task/external":               {"cgroups", "task"},
-	"task/native":                 {"numa/cpuset", "task"},
+	"task/children":               {},
+	"task/external":               {"cgroups", "task", "task/children"},
+	"task/native":                 {"numa/cpuset", "task", "task/children"},
 	"task/placement":              {"cgroups", "numa", "numa/cpuset", "numa/ledger", "numa/memory"},
 }
 
