@@ -238,10 +238,15 @@ func (o Options) root(namespace, bundle string) string {
 }
 
 // systemdCgroup tells whether systemd makes the container's cgroup. Not every
-// client can say so, but a cgroup path of systemd's has its own shape,
-// slice:prefix:name.
+// client can say so.
 func (o Options) systemdCgroup(s *specs.Spec) bool {
-	return o.SystemdCgroup || strings.Count(s.Linux.CgroupsPath, ":") == 2
+	return o.SystemdCgroup || NamesSystemdCgroup(s)
+}
+
+// NamesSystemdCgroup tells whether the spec's cgroup path has the shape of
+// those that are systemd's to make, slice:prefix:name.
+func NamesSystemdCgroup(s *specs.Spec) bool {
+	return s.Linux != nil && strings.Count(s.Linux.CgroupsPath, ":") == 2
 }
 
 // owner is whom the container's pipes belong to.

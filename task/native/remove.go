@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/cgroups"
@@ -17,6 +16,8 @@ import (
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-numa-v1/task"
 )
 
 // removePoll is how often it is tried whether what was killed is gone.
@@ -105,9 +106,9 @@ func RemoveEmptyCgroup(ctx context.Context, id, bundle string) error {
 		return err
 	}
 	for m.Exists() {
-		pids, err := m.GetAllPids()
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
-			return fmt.Errorf("processes of the container: %w", err)
+		pids, err := pidsIn(m)
+		if err != nil {
+			return err
 		}
 		if len(pids) == 0 {
 			return m.Destroy()
@@ -129,8 +130,7 @@ func cgroupOf(id, bundle string) (cgroups.Manager, error) {
 	if err := json.Unmarshal(data, spec); err != nil {
 		return nil, fmt.Errorf("find the container's cgroup: %w", err)
 	}
-	systemd := spec.Linux != nil && strings.Count(spec.Linux.CgroupsPath, ":") == 2
-	config, err := specconv.CreateCgroupConfig(&specconv.CreateOpts{CgroupName: id, UseSystemdCgroup: systemd, Spec: spec}, nil)
+	config, err := specconv.CreateCgroupConfig(&specconv.CreateOpts{CgroupName: id, UseSystemdCgroup: task.NamesSystemdCgroup(spec), Spec: spec}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("find the container's cgroup: %w", err)
 	}
@@ -144,9 +144,9 @@ func cgroupOf(id, bundle string) (cgroups.Manager, error) {
 func killCgroup(ctx context.Context, m cgroups.Manager) error {
 	for m.Exists() {
 		_ = m.Freeze(cgroups.Thawed) // a frozen process of version 1 does not die
-		pids, err := m.GetAllPids()
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
-			return fmt.Errorf("processes of the container: %w", err)
+		pids, err := pidsIn(m)
+		if err != nil {
+			return err
 		}
 		if len(pids) == 0 {
 			return nil
@@ -161,6 +161,16 @@ func killCgroup(ctx context.Context, m cgroups.Manager) error {
 		}
 	}
 	return nil
+}
+
+// pidsIn are the processes in a cgroup and below. In one that goes meanwhile
+// there are none.
+func pidsIn(m cgroups.Manager) ([]int, error) {
+	pids, err := m.GetAllPids()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+		return nil, fmt.Errorf("processes of the container: %w", err)
+	}
+	return pids, nil
 }
 
 // removeStateDir removes the files of a state directory and then it. It goes
