@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/opencontainers/cgroups"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -137,7 +138,8 @@ func mergeBlockIO(res *cgroups.Resources, b *specs.LinuxBlockIO) {
 		var weight, leaf uint16
 		set(&weight, d.Weight)
 		set(&leaf, d.LeafWeight)
-		res.BlkioWeightDevice = upsertWeight(res.BlkioWeightDevice, cgroups.NewWeightDevice(d.Major, d.Minor, weight, leaf))
+		res.BlkioWeightDevice = upsert(res.BlkioWeightDevice, cgroups.NewWeightDevice(d.Major, d.Minor, weight, leaf),
+			func(w *cgroups.WeightDevice) cgroups.BlockIODevice { return w.BlockIODevice })
 	}
 	for _, t := range []struct {
 		to   *[]*cgroups.ThrottleDevice
@@ -149,29 +151,20 @@ func mergeBlockIO(res *cgroups.Resources, b *specs.LinuxBlockIO) {
 		{&res.BlkioThrottleWriteIOPSDevice, b.ThrottleWriteIOPSDevice},
 	} {
 		for _, d := range t.from {
-			*t.to = upsertThrottle(*t.to, cgroups.NewThrottleDevice(d.Major, d.Minor, d.Rate))
+			*t.to = upsert(*t.to, cgroups.NewThrottleDevice(d.Major, d.Minor, d.Rate),
+				func(t *cgroups.ThrottleDevice) cgroups.BlockIODevice { return t.BlockIODevice })
 		}
 	}
 }
 
-func upsertWeight(list []*cgroups.WeightDevice, d *cgroups.WeightDevice) []*cgroups.WeightDevice {
-	for i, o := range list {
-		if o.Major == d.Major && o.Minor == d.Minor {
-			list[i] = d
-			return list
-		}
+// upsert puts a limit into a list that has one for each device at most.
+func upsert[L any](list []L, limit L, device func(L) cgroups.BlockIODevice) []L {
+	i := slices.IndexFunc(list, func(l L) bool { return device(l) == device(limit) })
+	if i < 0 {
+		return append(list, limit)
 	}
-	return append(list, d)
-}
-
-func upsertThrottle(list []*cgroups.ThrottleDevice, d *cgroups.ThrottleDevice) []*cgroups.ThrottleDevice {
-	for i, o := range list {
-		if o.Major == d.Major && o.Minor == d.Minor {
-			list[i] = d
-			return list
-		}
-	}
-	return append(list, d)
+	list[i] = limit
+	return list
 }
 
 // set changes what field points to if there is a value.
