@@ -55,15 +55,11 @@ func parseExtents(s string) ([]Extent, error) {
 		if len(fields) != 3 {
 			return nil, fmt.Errorf("%q is not container:host:size", part)
 		}
-		var n [3]uint32
-		for i, field := range fields {
-			v, err := parseID(field)
-			if err != nil {
-				return nil, fmt.Errorf("%q: %w", part, err)
-			}
-			n[i] = v
+		e, err := parseExtent(fields)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", part, err)
 		}
-		extents = append(extents, Extent{Container: n[0], Host: n[1], Size: n[2]})
+		extents = append(extents, e)
 	}
 	return normalize(extents)
 }
@@ -76,17 +72,23 @@ func parseProcMap(s string) ([]Extent, error) {
 		if len(fields) != 3 {
 			return nil, fmt.Errorf("%q is not three numbers", line)
 		}
-		var n [3]uint32
-		for i, field := range fields {
-			v, err := parseID(field)
-			if err != nil {
-				return nil, fmt.Errorf("%q: %w", line, err)
-			}
-			n[i] = v
+		e, err := parseExtent(fields)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", line, err)
 		}
-		extents = append(extents, Extent{Container: n[0], Host: n[1], Size: n[2]})
+		extents = append(extents, e)
 	}
 	return normalize(extents)
+}
+
+// parseExtent takes three fields, in the order of both grammars.
+func parseExtent(fields []string) (e Extent, err error) {
+	for i, n := range []*uint32{&e.Container, &e.Host, &e.Size} {
+		if *n, err = parseID(fields[i]); err != nil {
+			return Extent{}, err
+		}
+	}
+	return e, nil
 }
 
 // parseID accepts digits only: strconv would take a sign.
