@@ -22,7 +22,7 @@ type options struct {
 	pods       int // at once
 	rounds     int // of each shim
 	layers     int
-	shimDir    string
+	shimDir    *string
 	json       string
 	containerd string
 }
@@ -35,7 +35,7 @@ func main() {
 	flag.IntVar(&o.pods, "pods", 100, "pods at once")
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds of each shim; a first one, of a few pods, is not counted")
 	flag.IntVar(&o.layers, "layers", 50, "layers of the containers' image")
-	flag.StringVar(&o.shimDir, "shim-dir", "", "`directory` of the shim binary (default <source>/bin)")
+	o.shimDir = rig.ShimDirFlag()
 	flag.StringVar(&o.json, "json", "", "`file` to write the results to, as JSON")
 	flag.StringVar(&o.containerd, "containerd", "2", "containerd `version`: 2 or 2.2 (1.7 can't map ids of volumes)")
 	flag.Parse()
@@ -50,20 +50,16 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	if o.shimDir == "" {
-		if o.shimDir, err = rig.ShimDir(); err != nil {
-			return err
-		}
-	}
-	if err := rig.RequireShim(o.shimDir); err != nil {
+	shimDir, err := rig.RequireShim(*o.shimDir)
+	if err != nil {
 		return err
 	}
-	registrations, err := kubelet.Registrations(machine, o.shimDir)
+	registrations, err := kubelet.Registrations(machine, shimDir)
 	if err != nil {
 		return err
 	}
 	node, err := kubelet.Start(ctx, kubelet.Config{
-		Machine: machine, ShimDir: o.shimDir, Layers: o.layers, Cgroup: machine.Name() + "/daemon",
+		Machine: machine, ShimDir: shimDir, Layers: o.layers, Cgroup: machine.Name() + "/daemon",
 		Handlers: map[string]kubelet.Registration{"numa": registrations["numa"], "runc": registrations["reference"]},
 	})
 	if err != nil {

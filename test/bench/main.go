@@ -27,7 +27,7 @@ type options struct {
 	rounds     int // rounds of those
 	idle       int // idle shims to measure
 	layers     int
-	shimDir    string
+	shimDir    *string
 	json       string
 	containerd string
 }
@@ -40,7 +40,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of containers at once")
 	flag.IntVar(&o.idle, "idle", 5, "idle shims to measure")
 	flag.IntVar(&o.layers, "layers", 50, "layers of the many-layered image")
-	flag.StringVar(&o.shimDir, "shim-dir", "", "`directory` of the shim binary (default <source>/bin)")
+	o.shimDir = rig.ShimDirFlag()
 	flag.StringVar(&o.json, "json", "", "`file` to write the results to, as JSON")
 	flag.StringVar(&o.containerd, "containerd", "2", "containerd `version`: 2 or 1.7")
 	flag.Parse()
@@ -61,23 +61,21 @@ type bench struct {
 }
 
 func run(ctx context.Context, o options) (err error) {
-	if o.shimDir == "" {
-		if o.shimDir, err = rig.ShimDir(); err != nil {
-			return err
-		}
-	}
+	find := rig.ShimDir
 	for _, r := range o.runtimes {
 		if name, _ := withOptions(r); name == rig.OurRuntime {
-			if err := rig.RequireShim(o.shimDir); err != nil {
-				return err
-			}
+			find = rig.RequireShim
 		}
+	}
+	shimDir, err := find(*o.shimDir)
+	if err != nil {
+		return err
 	}
 	machine, err := rig.Enter(ctx, o.containerd)
 	if err != nil {
 		return err
 	}
-	daemon, err := rig.StartDaemon(ctx, rig.DaemonConfig{Machine: machine, ShimDir: o.shimDir, Cgroup: machine.Name() + "/daemon"})
+	daemon, err := rig.StartDaemon(ctx, rig.DaemonConfig{Machine: machine, ShimDir: shimDir, Cgroup: machine.Name() + "/daemon"})
 	if err != nil {
 		return err
 	}

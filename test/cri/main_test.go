@@ -23,11 +23,9 @@ import (
 )
 
 var (
+	flags            = rig.NewSuiteFlags()
 	containerdFlag   = flag.String("containerd", "2", "containerd `version` to test with: 2, 2.2 or 1.7")
 	registrationFlag = flag.String("registration", "numa", "`way` in which the shim is configured: numa, configpath, inline, runc; or reference, the runc shim")
-	shimDirFlag      = flag.String("shim-dir", "", "`directory` of the shim binary (default <source>/bin)")
-	debugFlag        = flag.Bool("debug", false, "let containerd and shims log at debug level")
-	logFlag          = flag.Bool("log", false, "print containerd's log even if nothing failed")
 
 	layersFlag = flag.Int("layers", 50, "layers of the many-layered image")
 	podsFlag   = flag.Int("pods", 10, "pods that run while containerd is killed")
@@ -50,15 +48,7 @@ var (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	code, err := run(m)
-	if errors.Is(err, rig.ErrNotRoot) {
-		fmt.Println("cri: all suites skipped:", err)
-		os.Exit(0)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "cri:", err)
-		code = 1
-	}
-	os.Exit(code)
+	rig.ExitSuite("cri", code, err)
 }
 
 // run sets the fixture up, runs the tests and reports. It returns inside the
@@ -69,13 +59,8 @@ func run(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	dir := *shimDirFlag
-	if dir == "" {
-		if dir, err = rig.ShimDir(); err != nil {
-			return 1, err
-		}
-	}
-	if err := rig.RequireShim(dir); err != nil {
+	dir, err := rig.RequireShim(flags.ShimDir)
+	if err != nil {
 		return 1, err
 	}
 	registrations, err := kubelet.Registrations(machine, dir)
@@ -88,14 +73,14 @@ func run(m *testing.M) (code int, err error) {
 	}
 	machine.Path += ":" + vm.CriuDir()
 	node, err := kubelet.Start(ctx, kubelet.Config{
-		Machine: machine, ShimDir: dir, Debug: *debugFlag, Layers: *layersFlag,
+		Machine: machine, ShimDir: dir, Debug: flags.Debug, Layers: *layersFlag,
 		Handlers: map[string]kubelet.Registration{"numa": registration},
 	})
 	if err != nil {
 		return 1, err
 	}
 	defer func() {
-		if code != 0 || err != nil || *logFlag {
+		if code != 0 || err != nil || flags.Log {
 			fmt.Fprintf(os.Stderr, "---- containerd's log\n%s----\n", node.Daemon.Log())
 		}
 		err = errors.Join(err, node.Close())

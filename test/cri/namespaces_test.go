@@ -11,6 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"containerd-shim-numa-v1/test/kubelet"
+	"containerd-shim-numa-v1/test/rig"
 )
 
 // namespaceOf is a process's namespace of a kind, as the kernel names it.
@@ -143,10 +144,9 @@ func (s *scene) wantUserNamespaceRefused(host uint32) {
 
 func (s *scene) wantOwner(path string, uid, gid uint32) {
 	s.t.Helper()
-	info, err := os.Stat(path)
+	owner, err := rig.Owner(path)
 	s.must(err)
-	st := info.Sys().(*syscall.Stat_t)
-	want(s.t, "owner of "+path, fmt.Sprint(st.Uid, ":", st.Gid), fmt.Sprint(uid, ":", gid))
+	want(s.t, "owner of "+path, owner, fmt.Sprint(uid, ":", gid))
 }
 
 // TestUserNamespacesDoNotMeet runs pods of two mappings, and one of none, on

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unicode"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -83,11 +82,7 @@ func (s *scene) pod(options ...kubelet.PodOption) *kubelet.Pod {
 const maxName = 50
 
 func (s *scene) tryPod(options ...kubelet.PodOption) (*kubelet.Pod, error) {
-	words := strings.FieldsFunc(strings.TrimPrefix(s.t.Name(), "Test"), func(r rune) bool {
-		return !unicode.IsLetter(r) && !unicode.IsDigit(r)
-	})
-	name := strings.ToLower(strings.Join(words, "-"))
-	p, err := s.RunPod(s.ctx, fmt.Sprintf("%s-%d", name[:min(len(name), maxName)], len(s.pods)), options...)
+	p, err := s.RunPod(s.ctx, fmt.Sprintf("%s-%d", rig.IDOf(s.t.Name(), maxName), len(s.pods)), options...)
 	if err == nil {
 		s.pods = append(s.pods, p)
 	}

@@ -33,7 +33,7 @@ func main() {
 	layers := flag.Int("layers", 50, "layers of the image")
 	runs := flag.Int("runs", 5, "runs of each kind; times are medians")
 	runtimes := flag.String("runtimes", rig.OurRuntime+","+rig.RuncRuntime, "runtime types to set side by side")
-	shimDir := flag.String("shim-dir", "", "`directory` of the shim binary (default <source>/bin)")
+	shimDir := rig.ShimDirFlag()
 	flag.Parse()
 	if err := demo(*layers, *runs, strings.Split(*runtimes, ","), *shimDir); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -63,15 +63,12 @@ func (r *result) median() time.Duration {
 
 func demo(layers, runs int, runtimes []string, shimDir string) (err error) {
 	ctx := context.Background()
-	if shimDir == "" {
-		if shimDir, err = rig.ShimDir(); err != nil {
-			return err
-		}
-	}
+	find := rig.ShimDir
 	if slices.Contains(runtimes, rig.OurRuntime) {
-		if err := rig.RequireShim(shimDir); err != nil {
-			return err
-		}
+		find = rig.RequireShim
+	}
+	if shimDir, err = find(shimDir); err != nil {
+		return err
 	}
 	machine, err := rig.Enter(ctx, "2")
 	if err != nil {

@@ -28,11 +28,8 @@ func main() {
 
 func dev(version string, layers int) error {
 	ctx := context.Background()
-	shimDir, err := rig.ShimDir()
+	shimDir, err := rig.RequireShim("")
 	if err != nil {
-		return err
-	}
-	if err := rig.RequireShim(shimDir); err != nil {
 		return err
 	}
 	machine, err := rig.Enter(ctx, version)

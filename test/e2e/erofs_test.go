@@ -107,7 +107,7 @@ func beginApart(t *testing.T, name, config string) *scene {
 	f := *shared
 	s := &scene{fixture: &f, t: t, ctx: ctx}
 	s.must(err)
-	f.daemon, err = rig.StartDaemon(ctx, rig.DaemonConfig{Machine: shared.Machine, Name: name, ShimDir: dir, Debug: *debugFlag, Extra: config})
+	f.daemon, err = rig.StartDaemon(ctx, rig.DaemonConfig{Machine: shared.Machine, Name: name, ShimDir: dir, Debug: flags.Debug, Extra: config})
 	s.must(err)
 	t.Cleanup(func() {
 		if t.Failed() {

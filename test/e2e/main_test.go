@@ -23,12 +23,10 @@ import (
 )
 
 var (
+	flags          = rig.NewSuiteFlags()
 	runtimeFlag    = flag.String("runtime", rig.OurRuntime, "runtime `type` to test")
 	containerdFlag = flag.String("containerd", "2", "containerd `version` to test with: 2 or 1.7")
-	shimDirFlag    = flag.String("shim-dir", "", "`directory` of the shim binary (default <source>/bin)")
 	criuFlag       = flag.String("criu", "", "`directory` of a criu that works on this kernel (default: Debian's, of a newer release)")
-	debugFlag      = flag.Bool("debug", false, "let containerd and shims log at debug level")
-	logFlag        = flag.Bool("log", false, "print containerd's log even if nothing failed")
 
 	layersFlag     = flag.Int("layers", 50, "layers of the many-layered image")
 	cyclesFlag     = flag.Int("cycles", 60, "sequential run and delete cycles")
@@ -64,15 +62,7 @@ var (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	code, err := run(m)
-	if errors.Is(err, rig.ErrNotRoot) || errors.Is(err, errNoEngine) {
-		fmt.Println("e2e: all suites skipped:", err)
-		os.Exit(0)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		code = 1
-	}
-	os.Exit(code)
+	rig.ExitSuite("e2e", code, err, errNoEngine)
 }
 
 // run sets the fixture up, runs the tests and reports. It returns inside the
@@ -87,21 +77,16 @@ func run(m *testing.M) (code int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	if ours() {
-		if err := rig.RequireShim(dir); err != nil {
-			return 1, err
-		}
-	}
 	if err := setEngine(machine); err != nil {
 		return 1, err
 	}
 	machine.Path += ":" + criuDir()
-	daemon, err := rig.StartDaemon(ctx, rig.DaemonConfig{Machine: machine, ShimDir: dir, Debug: *debugFlag})
+	daemon, err := rig.StartDaemon(ctx, rig.DaemonConfig{Machine: machine, ShimDir: dir, Debug: flags.Debug})
 	if err != nil {
 		return 1, err
 	}
 	defer func() {
-		if code != 0 || err != nil || *logFlag {
+		if code != 0 || err != nil || flags.Log {
 			fmt.Fprintf(os.Stderr, "---- containerd's log\n%s----\n", daemon.Log())
 		}
 		err = errors.Join(err, daemon.Close())
@@ -129,10 +114,10 @@ func run(m *testing.M) (code int, err error) {
 
 // shimDir is where containerd looks for shims first.
 func shimDir() (string, error) {
-	if *shimDirFlag != "" {
-		return *shimDirFlag, nil
+	if ours() {
+		return rig.RequireShim(flags.ShimDir)
 	}
-	return rig.ShimDir()
+	return rig.ShimDir(flags.ShimDir)
 }
 
 func (f *fixture) importImages(ctx context.Context) error {

@@ -3,11 +3,9 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
-	"unicode"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
@@ -104,11 +102,7 @@ const maxName = 60
 func (s *scene) newID() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	words := strings.FieldsFunc(strings.TrimPrefix(s.t.Name(), "Test"), func(r rune) bool {
-		return !unicode.IsLetter(r) && !unicode.IsDigit(r)
-	})
-	name := strings.ToLower(strings.Join(words, "-"))
-	id := fmt.Sprintf("%s-%d", name[:min(len(name), maxName)], len(s.ids))
+	id := fmt.Sprintf("%s-%d", rig.IDOf(s.t.Name(), maxName), len(s.ids))
 	s.ids = append(s.ids, id)
 	return id
 }

@@ -2,11 +2,11 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
+
+	"containerd-shim-numa-v1/test/rig"
 )
 
 // TestManyLayers reads every file of the many-layered image: each layer's
@@ -47,10 +47,9 @@ func TestManyLayersInAUserNamespace(t *testing.T) {
 
 func (s *scene) wantOwner(path string, uid, gid uint32) {
 	s.t.Helper()
-	info, err := os.Stat(path)
+	owner, err := rig.Owner(path)
 	s.must(err)
-	st := info.Sys().(*syscall.Stat_t)
-	want(s.t, "owner of "+path, fmt.Sprint(st.Uid, ":", st.Gid), fmt.Sprint(uid, ":", gid))
+	want(s.t, "owner of "+path, owner, fmt.Sprint(uid, ":", gid))
 }
 
 // TestUserNamespacesDoNotMeet runs two mappings of one image at once.

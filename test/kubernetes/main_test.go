@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"unicode"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -17,42 +16,38 @@ import (
 )
 
 var (
-	layersFlag  = flag.Int("layers", 50, "layers of the many-layered image")
-	podsFlag    = flag.Int("pods", 30, "pods that are started at once in the burst")
-	shimDirFlag = flag.String("shim-dir", "", "`directory` of the shim binary (default <source>/bin)")
-	debugFlag   = flag.Bool("debug", false, "let containerd and shims log at debug level")
-	logFlag     = flag.Bool("log", false, "print the logs even if nothing failed")
+	flags      = rig.NewSuiteFlags()
+	layersFlag = flag.Int("layers", 50, "layers of the many-layered image")
+	podsFlag   = flag.Int("pods", 30, "pods that are started at once in the burst")
 )
 
 var shared *suite
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	code, err := run(m)
+	rig.ExitSuite("kubernetes", code, err)
+}
+
+// run starts the cluster and runs the tests. It returns inside the isolation
+// only.
+func run(m *testing.M) (code int, err error) {
 	ctx := context.Background()
-	s, err := begin(ctx, *shimDirFlag, *layersFlag, *debugFlag)
-	if errors.Is(err, rig.ErrNotRoot) {
-		fmt.Println("kubernetes: skipped:", err)
-		os.Exit(0)
-	}
+	s, err := begin(ctx, flags.ShimDir, *layersFlag, flags.Debug)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "kubernetes:", err)
-		os.Exit(1)
+		return 1, err
 	}
+	defer func() {
+		if code != 0 || err != nil || flags.Log {
+			fmt.Fprintf(os.Stderr, "%s---- containerd's log\n%s", s.kubelet.process.tail(), s.node.Daemon.Log())
+		}
+		err = errors.Join(err, s.end())
+	}()
 	shared = s
-	code := 1
 	if err := s.warmUp(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "kubernetes:", err)
-	} else {
-		code = m.Run()
+		return 1, err
 	}
-	if code != 0 || *logFlag {
-		fmt.Fprintf(os.Stderr, "%s---- containerd's log\n%s", s.kubelet.process.tail(), s.node.Daemon.Log())
-	}
-	if err := s.end(); err != nil {
-		fmt.Fprintln(os.Stderr, "kubernetes:", err)
-		code = 1
-	}
-	os.Exit(code)
+	return m.Run(), nil
 }
 
 // scene is one test's use of the cluster.
@@ -105,14 +100,8 @@ func (s *scene) must(err error) {
 
 // name is a pod's name made of the test's.
 func (s *scene) name() string {
-	name := strings.Map(func(r rune) rune {
-		if unicode.IsLetter(r) || unicode.IsDigit(r) {
-			return unicode.ToLower(r)
-		}
-		return '-'
-	}, strings.TrimPrefix(s.t.Name(), "Test"))
 	const most = 40
-	return fmt.Sprintf("%s-%d", strings.Trim(name[:min(len(name), most)], "-"), len(s.pods))
+	return fmt.Sprintf("%s-%d", rig.IDOf(s.t.Name(), most), len(s.pods))
 }
 
 // create creates a pod.

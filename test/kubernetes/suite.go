@@ -39,13 +39,8 @@ func begin(ctx context.Context, shimDir string, layers int, debug bool) (s *suit
 	if err != nil {
 		return nil, err
 	}
-	dir := shimDir
-	if dir == "" {
-		if dir, err = rig.ShimDir(); err != nil {
-			return nil, err
-		}
-	}
-	if err := rig.RequireShim(dir); err != nil {
+	dir, err := rig.RequireShim(shimDir)
+	if err != nil {
 		return nil, err
 	}
 	defer func() {

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,8 +13,23 @@ const (
 	RuncRuntime = "io.containerd.runc.v2"
 )
 
-// ShimDir is where `make build` puts this project's programs.
-func ShimDir() (string, error) {
+// ShimDirFlag defines the flag -shim-dir, for ShimDir and RequireShim.
+func ShimDirFlag() *string {
+	dir := new(string)
+	shimDirFlag(dir)
+	return dir
+}
+
+func shimDirFlag(dir *string) {
+	flag.StringVar(dir, "shim-dir", "", "`directory` of the shim binary (default <source>/bin)")
+}
+
+// ShimDir is where containerd is to look for shims first: dir or, if that is
+// empty, where `make build` puts this project's programs.
+func ShimDir(dir string) (string, error) {
+	if dir != "" {
+		return dir, nil
+	}
 	module, err := ModuleDir()
 	if err != nil {
 		return "", err
@@ -21,11 +37,15 @@ func ShimDir() (string, error) {
 	return filepath.Join(filepath.Dir(module), "bin"), nil
 }
 
-// RequireShim finds our shim's binary in dir, or says how to make it.
-func RequireShim(dir string) error {
-	path := filepath.Join(dir, ShimBinary(OurRuntime))
-	if _, err := os.Stat(path); err != nil {
-		return fmt.Errorf("no shim to run: %w (make build makes it)", err)
+// RequireShim is ShimDir with our shim in it, or an error that says how to make
+// it.
+func RequireShim(dir string) (string, error) {
+	dir, err := ShimDir(dir)
+	if err != nil {
+		return "", err
 	}
-	return nil
+	if _, err := os.Stat(filepath.Join(dir, ShimBinary(OurRuntime))); err != nil {
+		return "", fmt.Errorf("no shim to run: %w (make build makes it)", err)
+	}
+	return dir, nil
 }

@@ -15,7 +15,7 @@ import (
 
 var (
 	e2eKernelsFlag = flag.String("e2e-kernels", "6.12,7", "`series` of kernels for the end-to-end suites, separated by commas")
-	shimDirFlag    = flag.String("shim-dir", "", "`directory` of the shim binary for them (default <source>/bin)")
+	shimDirFlag    = rig.ShimDirFlag()
 )
 
 // e2eTimeout is for the suites in one guest.
@@ -59,13 +59,7 @@ func endToEnd(t *testing.T) vm.Boot {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shims := *shimDirFlag
-	if shims == "" {
-		shims, err = rig.ShimDir()
-	}
-	if err == nil {
-		err = rig.RequireShim(shims)
-	}
+	shims, err := rig.RequireShim(*shimDirFlag)
 	if err != nil {
 		t.Fatal(err)
 	}
