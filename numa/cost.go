@@ -5,7 +5,8 @@ import (
 	"slices"
 )
 
-// The terms of the objective, in the order in which they are compared.
+// The terms of the objective, of [Candidate.Cost], in the order in which they
+// are compared.
 const (
 	// termMoves: nodes that the container was not on before.
 	termMoves = iota
@@ -31,11 +32,6 @@ const (
 	termChurn
 	terms
 )
-
-// CostTerms names the terms of [Candidate.Cost].
-func CostTerms() []string {
-	return []string{"moves", "nodes", "devices", "memory", "peers", "distance", "shortage", "balance", "caches", "cores", "churn"}
-}
 
 // option is a set of nodes that is weighed.
 type option struct {

@@ -14,7 +14,7 @@ var ErrRefused = errors.New("placement refused")
 // that no CPU that the request is granted is online.
 //
 // One node is taken where one has room, and else the smallest set of close
-// nodes that is found. Among those the terms of [CostTerms] decide, each only
+// nodes that is found. Among those the terms of the objective decide, each only
 // where all before it are equal, and at last the lowest number.
 func (t *Topology) Place(s State, r Request) (Placement, error) {
 	q, err := t.newSearch(s, r)

@@ -150,6 +150,6 @@ type Candidate struct {
 	// Rejected says why it cannot take the request; "" if it can.
 	Rejected string `json:"rejected,omitempty"`
 	// Cost are the terms of the objective, compared from the first on, less is
-	// better. [CostTerms] names them.
+	// better. docs/placement.md names them.
 	Cost []float64 `json:"cost,omitempty"`
 }

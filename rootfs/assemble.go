@@ -297,10 +297,6 @@ func (a *assembly) moveBelow(r *request, root, fd int) error {
 // a detached tree.
 func (t *Tree) Host() string { return t.host }
 
-// File is the root of the detached tree, an O_PATH descriptor that belongs to
-// the tree. It is nil after Attach or Close, and if Host is not "".
-func (t *Tree) File() *os.File { return t.file }
-
 // Stats says what the tree took.
 func (t *Tree) Stats() Stats { return t.stats }
 

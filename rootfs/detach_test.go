@@ -19,8 +19,8 @@ func TestAttachDetach(t *testing.T) {
 		before := mountTable(t)
 		tree := assemble(t, Options{}, s.mount(), Mount{Type: "tmpfs", Source: "tmpfs", Target: "data"})
 		must(t, tree.Attach(target))
-		if tree.File() != nil || tree.Stats().Attached != 1 {
-			t.Errorf("after Attach: file %v, %+v", tree.File(), tree.Stats())
+		if tree.file != nil || tree.Stats().Attached != 1 {
+			t.Errorf("after Attach: file %v, %+v", tree.file, tree.Stats())
 		}
 		if err := tree.Attach(target); !errors.Is(err, errNoTree) {
 			t.Errorf("second Attach: %v", err)
@@ -95,7 +95,7 @@ func TestAttachBadTarget(t *testing.T) {
 			must(t, Detach(target))
 		}
 	}
-	if tree.File() == nil {
+	if tree.file == nil {
 		t.Error("a failed Attach released the tree")
 	}
 }

@@ -214,7 +214,7 @@ func inside(t testing.TB, tree *Tree, do func(root string) error) {
 			if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 				return err
 			}
-			if err := unix.MoveMount(int(tree.File().Fd()), "", unix.AT_FDCWD, root, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			if err := unix.MoveMount(int(tree.file.Fd()), "", unix.AT_FDCWD, root, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 				return err
 			}
 			return do(root)

@@ -73,9 +73,9 @@ func writeOptions(bundle string, o Options) error {
 	return nil
 }
 
-// StateRoot is the directory of the engine's state that a container was
+// stateRoot is the directory of the engine's state that a container was
 // created with, also if its bundle tells nothing of it.
-func StateRoot(namespace, bundle string) string {
+func stateRoot(namespace, bundle string) string {
 	return Options{Settings: Settings{Root: readOptions(bundle).Root}}.root(namespace, bundle)
 }
 
@@ -96,9 +96,9 @@ func writeInitPid(bundle string, pid int) error {
 	return nil
 }
 
-// InitPid is the pid of the container's init, 0 if the bundle does not tell.
+// readInitPid is the pid of the container's init, 0 if the bundle does not tell.
 // The process may be gone, and its pid another's.
-func InitPid(bundle string) int {
+func readInitPid(bundle string) int {
 	data, err := readFile(filepath.Join(bundle, initPidFile), maxStateSize)
 	if err != nil {
 		return 0
@@ -128,9 +128,9 @@ func writeExit(bundle string, pid int, e Exit) error {
 	return nil
 }
 
-// ReadExit reads how the container's init ended, if it did while its shim was
+// readExit reads how the container's init ended, if it did while its shim was
 // alive.
-func ReadExit(bundle string) (pid int, e Exit, ok bool, err error) {
+func readExit(bundle string) (pid int, e Exit, ok bool, err error) {
 	data, err := readFile(filepath.Join(bundle, exitFile), maxStateSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, Exit{}, false, nil

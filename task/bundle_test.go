@@ -27,14 +27,14 @@ func TestCheckID(t *testing.T) {
 
 func TestExitFile(t *testing.T) {
 	dir := t.TempDir()
-	if _, _, ok, err := ReadExit(dir); ok || err != nil {
+	if _, _, ok, err := readExit(dir); ok || err != nil {
 		t.Errorf("without a file: %v, %v", ok, err)
 	}
 	want := Exit{Status: 137, At: time.Now()}
 	for range 2 { // the second replaces the first
 		must(t, writeExit(dir, 42, want))
 	}
-	pid, got, ok, err := ReadExit(dir)
+	pid, got, ok, err := readExit(dir)
 	if err != nil || !ok || pid != 42 || got.Status != want.Status || !got.At.Equal(want.At) {
 		t.Errorf("%d, %v, %v, %v", pid, got, ok, err)
 	}
@@ -53,7 +53,7 @@ func TestExitFile(t *testing.T) {
 	}
 	for _, data := range bad {
 		must(t, os.WriteFile(file, []byte(data), 0o600))
-		if _, _, ok, err := ReadExit(dir); ok || err == nil {
+		if _, _, ok, err := readExit(dir); ok || err == nil {
 			t.Errorf("%.40q: %v, %v", data, ok, err)
 		}
 	}
@@ -64,16 +64,16 @@ func TestExitFile(t *testing.T) {
 
 func TestInitPid(t *testing.T) {
 	dir := t.TempDir()
-	if pid := InitPid(dir); pid != 0 {
+	if pid := readInitPid(dir); pid != 0 {
 		t.Error(pid)
 	}
 	must(t, writeInitPid(dir, 77))
-	if pid := InitPid(dir); pid != 77 {
+	if pid := readInitPid(dir); pid != 77 {
 		t.Error(pid)
 	}
 	for _, text := range []string{"", "x", "-3", "99999999999999999999", " 1"} {
 		must(t, os.WriteFile(filepath.Join(dir, initPidFile), []byte(text), 0o600))
-		if pid := InitPid(dir); pid != 0 {
+		if pid := readInitPid(dir); pid != 0 {
 			t.Errorf("%q: %d", text, pid)
 		}
 	}
@@ -86,12 +86,12 @@ func TestStateRoot(t *testing.T) {
 		`{"root":"/x"}`: "/x/ns", `{"root":1}`: "/run/containerd/runc/ns",
 	} {
 		must(t, os.WriteFile(filepath.Join(dir, optionsFile), []byte(text), 0o600))
-		if got := StateRoot("ns", dir); got != want {
+		if got := stateRoot("ns", dir); got != want {
 			t.Errorf("%q: %s", text, got)
 		}
 	}
 	must(t, writeOptions(dir, Options{Settings: Settings{Root: "/y"}}))
-	if got := StateRoot("ns", dir); got != "/y/ns" {
+	if got := stateRoot("ns", dir); got != "/y/ns" {
 		t.Error(got)
 	}
 }

@@ -212,7 +212,7 @@ func TestRestore(t *testing.T) {
 		}
 		r.engine.on("start", nil)
 		r.start("c", "")
-		if pid := InitPid(i.request.Bundle); pid != i.init.pid {
+		if pid := readInitPid(i.request.Bundle); pid != i.init.pid {
 			t.Errorf("the bundle tells pid %d, want %d", pid, i.init.pid)
 		}
 		r.kill("c", "", 9)
@@ -296,7 +296,7 @@ func TestCleanupOfARestore(t *testing.T) {
 	must(t, os.WriteFile(precious, nil, 0o600))
 	root := t.TempDir()
 	must(t, writeOptions(dir, Options{Settings: Settings{Root: root}}))
-	state := filepath.Join(StateRoot("ns", dir), "c")
+	state := filepath.Join(stateRoot("ns", dir), "c")
 	must(t, os.MkdirAll(filepath.Join(state, criuRoot), 0o700))
 	must(t, unix.Mount(rootfs, filepath.Join(state, criuRoot), "", unix.MS_BIND, ""))
 	t.Cleanup(func() { _ = unix.Unmount(filepath.Join(state, criuRoot), unix.MNT_DETACH) })

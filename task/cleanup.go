@@ -32,7 +32,7 @@ const criuRoot = "criu-root"
 //
 // containerd asks for it after every Delete as well, when all is gone.
 func Cleanup(ctx context.Context, e Remover, namespace, id, bundle string) (pid int, exit Exit, err error) {
-	root := StateRoot(namespace, bundle)
+	root := stateRoot(namespace, bundle)
 	if err := rootfs.Detach(filepath.Join(root, id, criuRoot)); err != nil {
 		return 0, Exit{}, err
 	}
@@ -44,12 +44,12 @@ func Cleanup(ctx context.Context, e Remover, namespace, id, bundle string) (pid 
 	if err := placement.Release(ctx, bundle); err != nil {
 		log.G(ctx).WithError(err).Warn("its place is not free before others look for the dead")
 	}
-	pid, exit, ok, err := ReadExit(bundle)
+	pid, exit, ok, err := readExit(bundle)
 	if err != nil {
 		log.G(ctx).WithError(err).Warn("the exit status is unknown")
 	}
 	if !ok {
-		pid, exit = InitPid(bundle), Exit{Status: signalStatusBase + uint32(sigKill), At: time.Now()}
+		pid, exit = readInitPid(bundle), Exit{Status: signalStatusBase + uint32(sigKill), At: time.Now()}
 	}
 	return pid, exit, nil
 }

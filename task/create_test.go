@@ -124,13 +124,13 @@ func TestExitFileComesFirst(t *testing.T) {
 		_, err := r.Create(t.Context(), request)
 		must(t, err)
 		i := r.engine.last()
-		if pid := InitPid(request.Bundle); pid != i.init.pid {
+		if pid := readInitPid(request.Bundle); pid != i.init.pid {
 			t.Errorf("init.pid %d, is %d", pid, i.init.pid)
 		}
 		r.start("c", "")
 		i.init.exit(7)
 		r.wait("c", "")
-		pid, exit, ok, err := ReadExit(request.Bundle)
+		pid, exit, ok, err := readExit(request.Bundle)
 		if err != nil || !ok || pid != i.init.pid || exit.Status != 7 {
 			t.Errorf("%d %v %v %v", pid, exit, ok, err)
 		}

@@ -2,7 +2,6 @@ package task
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -15,9 +14,9 @@ import (
 // rootfsFile tells in the bundle what the root filesystem took.
 const rootfsFile = "rootfs.json"
 
-// RootfsReport is what making a container's root filesystem took, for
+// rootfsReport is what making a container's root filesystem took, for
 // operators. It is in the bundle as long as the container is.
-type RootfsReport struct {
+type rootfsReport struct {
 	Tier              string `json:"tier"`       // of rootfs.tier; "auto" without an overlay
 	SharedBase        bool   `json:"sharedBase"` // on a base that the pod's containers share
 	OnHost            bool   `json:"onHost"`     // attached on the host, not by init
@@ -31,8 +30,8 @@ type RootfsReport struct {
 	UserNSTime        int64  `json:"userNamespaceMicroseconds"` // the part for user namespaces
 }
 
-func newRootfsReport(s rootfs.Stats, onHost bool) RootfsReport {
-	return RootfsReport{
+func newRootfsReport(s rootfs.Stats, onHost bool) rootfsReport {
+	return rootfsReport{
 		Tier: s.Tier.String(), SharedBase: s.Base, OnHost: onHost, Layers: s.Layers, Mounts: s.Mounts, Clones: s.Clones,
 		HostOperations: s.Attached, PrivateOperations: s.Private, Syscalls: s.Syscalls,
 		Microseconds: s.Duration.Microseconds(), UserNSTime: s.UserNS.Microseconds(),
@@ -56,18 +55,4 @@ func (c *Container) reportRootfs(s rootfs.Stats) {
 	if err != nil {
 		c.log().WithError(err).Warn("cannot save what the root filesystem took")
 	}
-}
-
-// ReadRootfs reads the report of a container from its bundle. The error matches
-// fs.ErrNotExist where the shim made no root filesystem.
-func ReadRootfs(bundle string) (RootfsReport, error) {
-	var r RootfsReport
-	data, err := readFile(filepath.Join(bundle, rootfsFile), maxStateSize)
-	if err == nil {
-		err = json.Unmarshal(data, &r)
-	}
-	if err != nil {
-		return RootfsReport{}, fmt.Errorf("read what the root filesystem took: %w", err)
-	}
-	return r, nil
 }

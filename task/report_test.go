@@ -24,8 +24,10 @@ func TestRootfsReport(t *testing.T) {
 	}
 	_, err := r.Create(t.Context(), request)
 	must(t, err)
-	got, err := ReadRootfs(request.Bundle)
+	data, err := os.ReadFile(filepath.Join(request.Bundle, rootfsFile))
 	must(t, err)
+	var got rootfsReport
+	must(t, json.Unmarshal(data, &got))
 	if got.Mounts != 1 || got.Syscalls == 0 || got.Tier != "auto" || got.SharedBase {
 		t.Errorf("report %+v", got)
 	}
@@ -40,9 +42,7 @@ func TestRootfsReport(t *testing.T) {
 	if st.Mode() != 0o600 {
 		t.Errorf("mode %v", st.Mode())
 	}
-	data, err := os.ReadFile(filepath.Join(request.Bundle, rootfsFile))
-	must(t, err)
-	if !json.Valid(data) || len(data) > 512 {
+	if len(data) > 512 {
 		t.Errorf("%d bytes: %s", len(data), data)
 	}
 	r.engine.last().init.exit(0)
@@ -56,15 +56,10 @@ func TestRootfsReportIsMissing(t *testing.T) {
 	i := r.create("none") // without mounts
 	c, err := r.container("none")
 	must(t, err)
-	if _, err := ReadRootfs(c.bundle); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(c.bundle, rootfsFile)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no root filesystem was made, but %v", err)
 	}
 	i.init.exit(0)
 	r.wait("none", "")
 	r.delete("none", "")
-	dir := t.TempDir()
-	must(t, os.WriteFile(filepath.Join(dir, rootfsFile), []byte(`{"tier":`), 0o600))
-	if _, err := ReadRootfs(dir); err == nil {
-		t.Error("half a report was read")
-	}
 }

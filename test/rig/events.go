@@ -152,21 +152,6 @@ func (r *Recorder) Await(bound time.Duration, topic, container, process string) 
 	return found, fmt.Errorf("no %s of %s/%s within %s; have %v", topic, container, process, bound, r.Events(container))
 }
 
-// Containers lists the containers that events named.
-func (r *Recorder) Containers() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	seen := map[string]bool{}
-	var list []string
-	for _, e := range r.events {
-		if !seen[e.Container] {
-			seen[e.Container] = true
-			list = append(list, e.Container)
-		}
-	}
-	return list
-}
-
 // decode turns an envelope into an Event; false for events of other kinds.
 func decode(env *events.Envelope) (Event, bool) {
 	v, err := typeurl.UnmarshalAny(env.Event)

@@ -20,18 +20,11 @@ func (s eventState) String() string {
 	return [...]string{"unknown", "added", "started", "exited", "deleted"}[s]
 }
 
-// CheckOrder holds the events of one container against containerd's contract
-// (docs/runtime-v2.md, "Events"): create, start, exit, delete of init; added,
-// started, exit of each exec; exactly one start and one exit for each process
-// that started; init's exit after those of its execs; no OOM after init's
-// exit.
-func CheckOrder(events []Event) error {
-	_, err := replay(events)
-	return err
-}
-
-// CheckComplete is CheckOrder for a container that is gone: every process that
-// started has exited as well, and init's deletion was told.
+// CheckComplete holds the events of one container that is gone against
+// containerd's contract (docs/runtime-v2.md, "Events"): create, start, exit,
+// delete of init; added, started, exit of each exec; exactly one start and one
+// exit for each process that started; init's exit after those of its execs; no
+// OOM after init's exit.
 func CheckComplete(events []Event) error {
 	states, err := replay(events)
 	errs := []error{err}
