@@ -98,6 +98,12 @@ func lock(t *testing.T, dir string) {
 
 // TestDefectiveLedger is rebuilt from what the bundles say.
 func TestDefectiveLedger(t *testing.T) {
+	// All bundles beside those of its containers are read, so that none of
+	// another test, in another process, may be there.
+	dir, err := os.MkdirTemp("", "numa-bundles-")
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	t.Setenv("TMPDIR", dir)
 	m := newMachine(t)
 	r := m.shim(dedicated)
 	a := r.createWith("a", specWith(cpus(3)))
