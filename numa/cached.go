@@ -10,7 +10,10 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"containerd-shim-numa-v1/numa/cpuset"
+	"containerd-shim-numa-v1/numa/private"
 )
 
 const (
@@ -33,9 +36,10 @@ type cacheEntry struct {
 
 // LoadCached does as Discover does, but remembers the topology in a file in
 // dir for as long as the boot and the CPUs and nodes online are the same:
-// bootID is /proc/sys/kernel/random/boot_id. dir must be the caller's alone to
-// write to. The file is not trusted: whatever is wrong with it, the topology is
-// discovered anew. That it cannot be written is not an error.
+// bootID is /proc/sys/kernel/random/boot_id. In a dir that others can use
+// nothing is read or written. The file is not trusted: whatever is wrong with
+// it, the topology is discovered anew. That it cannot be written is not an
+// error.
 func LoadCached(dir string, fsys fs.FS, bootID string) (*Topology, error) {
 	s := &sysfs{fsys: fsys}
 	path := filepath.Join(dir, cacheName)
@@ -87,8 +91,12 @@ func (t *Topology) cachesTold() bool {
 }
 
 func readCache(path, key string) (*Topology, error) {
-	// O_NONBLOCK: a FIFO in its place must not hold us up.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	dir, err := private.OpenDir(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(dir)
+	f, err := openIn(dir, filepath.Base(path), unix.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -106,6 +114,16 @@ func readCache(path, key string) (*Topology, error) {
 		return nil, err
 	}
 	return parseCache(text, key)
+}
+
+// openIn opens a file of a directory. O_NONBLOCK: a FIFO in its place must not
+// hold us up.
+func openIn(dir int, name string, flags int) (*os.File, error) {
+	fd, err := unix.Openat(dir, name, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 func parseCache(text []byte, key string) (*Topology, error) {
@@ -130,17 +148,23 @@ func writeCache(path string, entry cacheEntry) error {
 	if err != nil {
 		return err
 	}
-	fresh := path + ".new"
-	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	dir, err := private.OpenDir(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	name := filepath.Base(path)
+	fresh := name + ".new"
+	f, err := openIn(dir, fresh, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(text)
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(fresh, path)
+		err = unix.Renameat(dir, fresh, dir, name)
 	}
 	if err != nil {
-		_ = os.Remove(fresh)
+		_ = unix.Unlinkat(dir, fresh, 0)
 	}
 	return err
 }

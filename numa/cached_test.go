@@ -16,6 +16,16 @@ import (
 
 const boot = "5b0e7a3c-0a51-4a5c-8a2d-1f0f5a9d4c11"
 
+// ownDir makes a directory that nobody else can use.
+func ownDir(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // load tells also whether the cache was believed: of the files of single
 // CPUs, none was opened.
 func load(t *testing.T, dir string, fsys fstest.MapFS, boot string) (m *Topology, hit bool) {
@@ -40,7 +50,7 @@ func load(t *testing.T, dir string, fsys fstest.MapFS, boot string) (m *Topology
 }
 
 func TestLoadCached(t *testing.T) {
-	dir := t.TempDir()
+	dir := ownDir(t)
 	for i, c := range []struct {
 		boot  string
 		edits []string
@@ -75,7 +85,7 @@ func TestLoadCached(t *testing.T) {
 // TestLoadCachedWhole compares all of the topology, for each machine.
 func TestLoadCachedWhole(t *testing.T) {
 	for name := range shapes {
-		dir, fsys := t.TempDir(), with(t, name)
+		dir, fsys := ownDir(t), with(t, name)
 		anew, _ := load(t, dir, fsys, boot)
 		cached, hit := load(t, dir, fsys, boot)
 		a, errA := json.Marshal(anew)
@@ -89,7 +99,7 @@ func TestLoadCachedWhole(t *testing.T) {
 // TestLoadCachedHalfTold does not remember a machine some of whose caches the
 // kernel does not tell of yet.
 func TestLoadCachedHalfTold(t *testing.T) {
-	dir, fsys := t.TempDir(), with(t, "r5.metal", cpuDir+"cpu5/cache/*", absent)
+	dir, fsys := ownDir(t), with(t, "r5.metal", cpuDir+"cpu5/cache/*", absent)
 	fsys[cpuDir+"cpu0/cache/index3/shared_cpu_list"].Data = []byte("0-4,6-23,48-71")
 	for range 2 {
 		if _, hit := load(t, dir, fsys, boot); hit {
@@ -155,7 +165,7 @@ func TestLoadCachedSpoilt(t *testing.T) {
 		{"has caches that overlap", rehash(func(m *Topology) { m.Caches[1].CPUs = m.Online })},
 		{"counts threads wrong", rehash(func(m *Topology) { m.ThreadsPerCore = 0 })},
 	} {
-		dir := t.TempDir()
+		dir := ownDir(t)
 		path := filepath.Join(dir, cacheName)
 		load(t, dir, fsys, boot)
 		if _, hit := load(t, dir, fsys, boot); !hit {
@@ -178,12 +188,21 @@ func TestLoadCachedSpoilt(t *testing.T) {
 	}
 }
 
-// TestLoadCachedNowhere cannot write the file.
+// TestLoadCachedNowhere has no place for the file.
 func TestLoadCachedNowhere(t *testing.T) {
 	for range 2 {
 		if _, hit := load(t, filepath.Join(t.TempDir(), "missing"), with(t, "holes"), boot); hit {
 			t.Error("believed a file that cannot be there")
 		}
+	}
+	// What was its own directory has become everybody's.
+	dir := ownDir(t)
+	load(t, dir, with(t, "holes"), boot)
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, hit := load(t, dir, with(t, "holes"), boot); hit {
+		t.Error("believed a file in a directory that others can use")
 	}
 	if m, err := LoadCached(t.TempDir(), fstest.MapFS{}, boot); err == nil || m != nil {
 		t.Errorf("an empty /sys: %v, %v", m, err)
@@ -191,7 +210,7 @@ func TestLoadCachedNowhere(t *testing.T) {
 }
 
 func FuzzParseCache(f *testing.F) {
-	dir := f.TempDir()
+	dir := ownDir(f)
 	if _, err := LoadCached(dir, with(f, "vm-2cpu"), boot); err != nil {
 		f.Fatal(err)
 	}

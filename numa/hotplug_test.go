@@ -32,7 +32,7 @@ func TestDiscoverWhileHotplugged(t *testing.T) {
 		}
 		done <- err
 	}()
-	dir := t.TempDir()
+	dir := ownDir(t)
 	fewer, all, other, changed := 0, 0, 0, 0
 	for toggling := true; toggling; {
 		select {

@@ -9,15 +9,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-numa-v1/numa/private"
 )
 
 const (
 	dirMode  = 0o700
 	fileMode = 0o600
-	// forOthers are the permission bits of group and others.
-	forOthers = 0o077
-	// permissions are the bits of a mode that are not the file type.
-	permissions = 0o7777
 
 	stateFile    = "state"
 	rootsFile    = "roots"
@@ -39,35 +37,17 @@ type directory struct {
 
 // openDir opens a directory that nobody but its owner, the effective user,
 // can use; it makes it if it is to be there.
-func openDir(path string, create bool) (_ directory, err error) {
+func openDir(path string, create bool) (directory, error) {
 	if create {
 		if err := os.Mkdir(path, dirMode); err != nil && !errors.Is(err, os.ErrExist) {
 			return directory{}, fmt.Errorf("make ledger directory: %w", err)
 		}
 	}
-	fd, err := retried(func() (int, error) {
-		return unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	})
+	fd, err := private.OpenDir(path)
 	if err != nil {
-		return directory{}, fmt.Errorf("open ledger directory %s: %w", path, err)
+		return directory{}, fmt.Errorf("the ledger: %w", err)
 	}
-	d := directory{fd: fd, path: path}
-	defer func() {
-		if err != nil {
-			d.close()
-		}
-	}()
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return directory{}, fmt.Errorf("look at ledger directory %s: %w", path, err)
-	}
-	if int(st.Uid) != os.Geteuid() {
-		return directory{}, fmt.Errorf("ledger directory %s belongs to user %d, not %d: %w", path, st.Uid, os.Geteuid(), unix.EPERM)
-	}
-	if st.Mode&forOthers != 0 {
-		return directory{}, fmt.Errorf("ledger directory %s has mode %#o, others must have no access: %w", path, st.Mode&permissions, unix.EPERM)
-	}
-	return d, nil
+	return directory{fd: fd, path: path}, nil
 }
 
 func (d directory) close() { unix.Close(d.fd) }
