@@ -28,20 +28,23 @@
 //   - One group has one daemon. Who binds, and who replaces the socket of a
 //     daemon that died, holds a lock on the socket directory (flock(2)), and a
 //     socket is replaced only if it refuses connections.
-//   - A daemon removes its socket before it closes its connections. So a
-//     socket that refuses connections tells of a daemon that did not end by
-//     itself, and only then does delete touch a container other than its own.
+//   - A daemon that holds no container removes its socket before it closes its
+//     connections. So a socket that refuses connections tells of a daemon that
+//     left containers behind, and only then does delete touch a container other
+//     than its own.
 //   - The daemon never waits for containerd: the log drops lines and the
 //     [Publisher] queues events. It has no reaper and is no subreaper; each
 //     child process belongs to who started it.
 //
 // # Signals of the daemon
 //
-// SIGTERM and SIGINT end the daemon in good order if it holds no container;
-// otherwise they are logged and ignored, since containers must survive a
-// stray one. SIGHUP and SIGPIPE are ignored. SIGUSR1 writes all goroutines to
-// the log. A daemon without containers to which nobody is connected for
-// a minute ends itself.
+// SIGTERM and SIGINT end the daemon in good order as soon as nothing of its
+// containers runs: at once, or within two minutes; after that they are
+// forgotten. Containers so survive a stray one, and a host that shuts down does
+// not wait for the daemon of containers that have ended. What delete has to
+// tell of those is in their bundles. SIGHUP and SIGPIPE are ignored. SIGUSR1
+// writes all goroutines to the log. A daemon without containers to which nobody
+// is connected for a minute ends itself.
 //
 // # Needs
 //

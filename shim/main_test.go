@@ -36,6 +36,7 @@ const (
 	envUnattended = "SHIM_TEST_UNATTENDED"
 	envDeleted    = "SHIM_TEST_DELETED"
 	envDial       = "SHIM_TEST_DIAL"
+	envTermMemory = "SHIM_TEST_TERM_MEMORY"
 
 	roleShim = "shim"
 	roleDial = "dial"
@@ -63,6 +64,10 @@ func testShim() Runtime {
 	if err != nil || unattended == 0 {
 		unattended = time.Minute
 	}
+	memory, err := time.ParseDuration(os.Getenv(envTermMemory))
+	if err != nil || memory == 0 {
+		memory = termMemory
+	}
 	return Runtime{
 		Name: testRuntime, Version: "1.2.3", Revision: "abc", VersionText: "  Engine:     none",
 		Info: func(_ context.Context, options *anypb.Any) (*types.RuntimeInfo, error) {
@@ -75,7 +80,7 @@ func testShim() Runtime {
 			return &testTask{daemon: d}, nil
 		},
 		Delete: testDelete,
-		tuning: &tuning{socketDir: os.Getenv(envSockets), unattended: unattended, quiet: 50 * time.Millisecond},
+		tuning: &tuning{socketDir: os.Getenv(envSockets), unattended: unattended, quiet: 50 * time.Millisecond, termMemory: memory},
 	}
 }
 
@@ -93,13 +98,16 @@ func testDelete(_ context.Context, t Target) (Exit, error) {
 	return Exit{Pid: 42, Status: 137, At: time.Unix(1700000000, 0)}, err
 }
 
-// testTask is a service that holds a container between Hold and Release.
+// testTask is a service that holds a container between Hold and Release, which
+// runs until Exited.
 type testTask struct {
-	daemon Daemon
-	held   atomic.Bool
+	daemon        Daemon
+	held, running atomic.Bool
 }
 
 func (s *testTask) Idle() bool { return !s.held.Load() }
+
+func (s *testTask) Running() bool { return s.running.Load() }
 
 func (s *testTask) Close(context.Context) error { return nil }
 
@@ -114,8 +122,9 @@ func (s *testTask) Register(server *ttrpc.Server) {
 		}
 	}
 	server.RegisterService(testService, &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
-		"Hold":        method(func() { s.held.Store(true) }),
-		"Release":     method(func() { s.held.Store(false) }),
+		"Hold":        method(func() { s.held.Store(true); s.running.Store(true) }),
+		"Exited":      method(func() { s.running.Store(false) }),
+		"Release":     method(func() { s.running.Store(false); s.held.Store(false) }),
 		"ReleaseSoon": method(func() { time.AfterFunc(releaseDelay, func() { s.held.Store(false) }) }),
 		"Shutdown":    method(func() { s.daemon.Shutdown(); s.daemon.Shutdown(); time.Sleep(answerDelay) }),
 		"Exit": method(func() {
@@ -151,7 +160,7 @@ type rig struct {
 	testing.TB
 	dir, sockets, bundles, deleted string
 	address                        string
-	unattended                     time.Duration
+	unattended, termMemory         time.Duration
 }
 
 func newRig(t testing.TB) *rig {
@@ -201,7 +210,7 @@ func (r *rig) shim(bundle string, args ...string) *exec.Cmd {
 	cmd.Args[0] = "/usr/bin/containerd-shim-test-v1"
 	cmd.Dir = bundle
 	cmd.Env = append(os.Environ(), envRole+"="+roleShim, envSockets+"="+r.sockets, envDeleted+"="+r.deleted,
-		envUnattended+"="+r.unattended.String(), "GORACE=atexit_sleep_ms=0", "GOMAXPROCS=2", "TTRPC_ADDRESS="+r.address+".ttrpc")
+		envUnattended+"="+r.unattended.String(), envTermMemory+"="+r.termMemory.String(), "GORACE=atexit_sleep_ms=0", "GOMAXPROCS=2", "TTRPC_ADDRESS="+r.address+".ttrpc")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	return cmd
 }

@@ -84,6 +84,11 @@ type Service interface {
 	// Idle tells that the service holds no container and makes none. It must
 	// not block.
 	Idle() bool
+	// Running tells that something of a container is under way which the
+	// daemon's end would cut off: the container is being made or deleted, a
+	// process of it has not exited, or output of one has not reached its
+	// reader. It must not block.
+	Running() bool
 	// Close ends the service at the daemon's end: it refuses to make
 	// containers from then on. Events that it publishes are still delivered.
 	Close(ctx context.Context) error
@@ -112,13 +117,14 @@ type tuning struct {
 	socketDir  string
 	unattended time.Duration
 	quiet      time.Duration
+	termMemory time.Duration
 }
 
 func (r Runtime) tuned() tuning {
 	if r.tuning != nil {
 		return *r.tuning
 	}
-	return tuning{socketDir: defaultSocketDir, unattended: unattendedLimit, quiet: quietTime}
+	return tuning{socketDir: defaultSocketDir, unattended: unattendedLimit, quiet: quietTime, termMemory: termMemory}
 }
 
 // The commands of a shim binary. No command means to be the daemon.

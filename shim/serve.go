@@ -11,10 +11,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
-	"time"
 
 	"github.com/containerd/log"
-	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,12 +24,6 @@ const (
 	// gcPercent trades collection time for memory: a host has a daemon per
 	// pod, and they do little.
 	gcPercent = 40
-
-	// The parts of an orderly end. containerd waits 3 s for the Shutdown call,
-	// which has returned by then.
-	closeBudget = 10 * time.Second // for Service.Close
-	drainBudget = 10 * time.Second // for events in the queue
-	serveBudget = 3 * time.Second  // for calls being answered
 
 	signalBacklog = 32
 
@@ -68,8 +60,14 @@ func (r Runtime) serve(ctx context.Context, f flags) (err error) {
 	}
 	defer listener.Close()
 	sockets := []claimed{claimedBy(listener)}
-	// Once: in the end, a next daemon may have the same files.
-	releaseOnce := sync.OnceFunc(func() { release(bundle, sockets) })
+	var service Service
+	// Once: in the end, a next daemon may have the same files. A daemon that
+	// leaves containers behind leaves its socket as well, as one that died.
+	releaseOnce := sync.OnceFunc(func() {
+		if service == nil || service.Idle() {
+			release(bundle, sockets)
+		}
+	})
 	defer releaseOnce()
 	if f.debug && debugServed {
 		debugListener, err := inherit(f.debugSocket, firstSocket+1)
@@ -105,94 +103,14 @@ func (r Runtime) serve(ctx context.Context, f flags) (err error) {
 		d.Group = d.ID
 	}
 	defer d.Publisher.Close()
-	service, err := r.Serve(ctx, d)
+	service, err = r.Serve(ctx, d)
 	if err != nil {
 		return fmt.Errorf("make the service: %w", err)
 	}
 	logger.WithFields(log.Fields{"version": r.Version, "revision": r.Revision, "group": d.Group}).Debug("serving")
 
-	e := ender{logger: logger, service: service, stop: stop, signals: signals, log: w}
+	e := ender{logger: logger, service: service, stop: stop, signals: signals, termMemory: r.tuned().termMemory, log: w}
 	return e.serve(ctx, r.tuned(), d, listener, releaseOnce)
-}
-
-// ender runs a daemon's server until its end.
-type ender struct {
-	logger  *log.Entry
-	service Service
-	stop    <-chan struct{}
-	signals <-chan os.Signal
-	log     *logWriter
-}
-
-func (e ender) serve(ctx context.Context, t tuning, d Daemon, listener net.Listener, release func()) error {
-	present := attend(t.unattended, e.service.Idle, func() {
-		e.logger.Info("no container and no connection, daemon ends")
-		d.Shutdown()
-	})
-	defer present.stop()
-	calls := watchCalls(t.quiet)
-	defer calls.stop()
-
-	server, err := ttrpc.NewServer(
-		ttrpc.WithServerHandshaker(present),
-		ttrpc.WithUnaryServerInterceptor(calls.intercept))
-	if err != nil {
-		return fmt.Errorf("make the server: %w", err)
-	}
-	e.service.Register(server)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(ctx, listener) }()
-
-	failure := e.wait(served)
-
-	// First, so that a start makes a new daemon, and a delete does not take
-	// this end for a crash.
-	release()
-	closing, done := context.WithTimeout(ctx, closeBudget)
-	err = e.service.Close(closing)
-	done()
-	if err != nil {
-		e.logger.WithError(err).Error("close the service")
-	}
-	draining, done := context.WithTimeout(ctx, drainBudget)
-	err = d.Publisher.Drain(draining)
-	done()
-	if err != nil {
-		e.logger.WithError(err).Error("events are lost")
-	}
-	answering, done := context.WithTimeout(ctx, serveBudget)
-	err = calls.answered(answering)
-	done()
-	if err != nil {
-		e.logger.WithError(err).Error("calls are cut off")
-	}
-	server.Close()
-	return failure
-}
-
-// wait returns when the daemon is to end, with an error if it cannot go on.
-func (e ender) wait(served <-chan error) error {
-	for {
-		select {
-		case <-e.stop:
-			return nil
-		case err := <-served:
-			return fmt.Errorf("serve: %w", err)
-		case s := <-e.signals:
-			switch s {
-			case unix.SIGUSR1:
-				dumpGoroutines(e.logger, e.log)
-			case unix.SIGTERM, unix.SIGINT:
-				if e.service.Idle() {
-					e.logger.WithField("signal", s).Info("signal received, daemon ends")
-					return nil
-				}
-				e.logger.WithField("signal", s).Warn("signal ignored: the daemon holds containers")
-			}
-		}
-	}
 }
 
 // tune sets up the Go runtime and the process's name for a daemon.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -86,12 +87,52 @@ func TestSignals(t *testing.T) {
 			}
 			expect(t, log, "shim.ender.serve")
 			send(end)
-			expect(t, log, "signal ignored")
+			expect(t, log, "ends once nothing runs")
 			r.call(c, "Release")
-			send(end)
 			r.gone(pid, path, bundle)
 		})
 	}
+}
+
+// A host shuts down: the daemon's containers end, and nobody deletes them.
+func TestTermWhileContainersEnd(t *testing.T) {
+	r := newRig(t)
+	bundle := r.bundle("c1", nil)
+	path := r.mustStart("c1", nil)
+	pid := r.daemon()
+	c := r.client(path)
+	r.call(c, "Hold")
+	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	r.call(c, "Exited")
+	r.eventually("daemon ends", func() bool { return len(r.daemons()) == 0 })
+	// delete has to find that the group needs it.
+	r.eventually("socket refuses", func() bool {
+		answer, err := dial(path)
+		return err == nil && answer == refusing
+	})
+	if got := readFile(t, filepath.Join(bundle, addressName)); got != unixScheme+path {
+		t.Errorf("address %q, want that of the socket", got)
+	}
+}
+
+func TestTermIsForgotten(t *testing.T) {
+	r := newRig(t)
+	r.termMemory = time.Millisecond
+	bundle := r.bundle("c1", nil)
+	log := r.fifo(bundle)
+	path := r.mustStart("c1", nil)
+	c := r.client(path)
+	r.call(c, "Hold")
+	if err := unix.Kill(r.daemon(), unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, log, "signal ignored")
+	r.call(c, "Exited")
+	// Longer than the daemon would need to find it out.
+	time.Sleep(4 * termLook)
+	r.call(c, "Hold")
 }
 
 func TestShutdownAnswers(t *testing.T) {

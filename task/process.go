@@ -63,6 +63,23 @@ func (p *process) hasExited() bool {
 	return p.status == Stopped || p.status == Deleting || p.status == Deleted
 }
 
+// running tells whether there is a process that has not exited, or output of
+// it that has not ended. The caller holds Container.mu.
+func (p *process) running() bool {
+	if p.child == nil {
+		return p.starting != nil
+	}
+	if !p.hasExited() {
+		return true
+	}
+	select {
+	case <-p.stdio.drained:
+		return false
+	default:
+		return true
+	}
+}
+
 // response is the answer to State; container is the status of the process's
 // container, which a frozen cgroup imposes on all of its processes.
 func (p *process) response(id, bundle string, container Status) *taskv3.StateResponse {

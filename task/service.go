@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -88,6 +89,30 @@ func (s *Service) Idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.containers) == 0
+}
+
+// Running tells whether the end of the shim would cut something off: a
+// container is being made or deleted, a process of one has not exited, or its
+// output has not ended yet.
+func (s *Service) Running() bool {
+	s.mu.Lock()
+	containers := slices.Collect(maps.Values(s.containers))
+	s.mu.Unlock()
+	return slices.ContainsFunc(containers, func(c *Container) bool { return c == nil || c.running() })
+}
+
+func (c *Container) running() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.deleting != nil || c.init.running() {
+		return true
+	}
+	for _, p := range c.execs {
+		if p.running() {
+			return true
+		}
+	}
+	return false
 }
 
 // The names under which containerd knows the Task API: the third version
