@@ -163,11 +163,18 @@ func method[Req any, Resp proto.Message](name string, handle func(context.Contex
 			log.G(ctx).WithError(err).WithFields(log.Fields{"rpc": name, "took": time.Since(began)}).Debug("answered")
 		}
 		if err != nil {
-			return nil, errgrpc.ToGRPC(err)
+			return nil, errgrpc.ToGRPC(told{err})
 		}
 		return resp, nil
 	}
 }
+
+// told is an error as it is told to clients: its text and its kind. Of an
+// error that wraps several, errgrpc would send all but the first beside its
+// text, and a client would append their texts once more, a line for each.
+type told struct{ error }
+
+func (t told) Unwrap() error { return errdefs.Resolve(t.error) }
 
 var _ taskv3.TTRPCTaskService = taskService{}
 

@@ -262,3 +262,27 @@ func TestRegister(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// An error is told with its own text, however much it wraps, and clients know
+// its kind.
+func TestErrorsAreToldOnce(t *testing.T) {
+	for _, err := range []error{
+		fmt.Errorf("mount: %w: %w", errors.New("no such file"), errors.New("invalid mount")),
+		fmt.Errorf("create: %w", errors.Join(errors.New("first"), errors.New("second"))),
+		fmt.Errorf("exec: %w: %w", errors.New("gone"), errdefs.ErrNotFound),
+		fmt.Errorf("no: %w", errdefs.ErrInvalidArgument),
+		fmt.Errorf("late: %w", context.DeadlineExceeded),
+		errors.New("plain"),
+	} {
+		answer := method("Test", func(context.Context, *taskv3.StateRequest) (*taskv3.StateResponse, error) { return nil, err })
+		_, wire := answer(t.Context(), func(any) error { return nil })
+		got := errgrpc.ToNative(wire)
+		if want := errdefs.Resolve(err); !errors.Is(got, want) {
+			t.Errorf("%q: kind of %v is not %v", err, got, want)
+		}
+		text := strings.TrimSuffix(got.Error(), ": "+errdefs.ErrUnknown.Error())
+		if text != err.Error() {
+			t.Errorf("told %q, the error is %q", got, err)
+		}
+	}
+}
