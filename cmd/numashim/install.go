@@ -27,7 +27,7 @@ func install(_ context.Context, args []string, out io.Writer) error {
 	f := flag.NewFlagSet("install", flag.ContinueOnError)
 	from := f.String("from", "/"+shimName, "the shim to install")
 	to := f.String("to", "/usr/local/bin", "directory to install it in")
-	if err := parse(f, args); err != nil {
+	if err := parse(f, args, out); err != nil {
 		return err
 	}
 	path := filepath.Join(*to, shimName)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -103,16 +104,27 @@ func TestInstallLeavesNothingOnFailure(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
-	for _, args := range [][]string{nil, {"frobnicate"}} {
-		if err := run(context.Background(), args, io.Discard); err != errUsage {
-			t.Errorf("%q: error %v", args, err)
+	for _, step := range []struct {
+		args []string
+		want string
+	}{
+		{nil, ""},
+		{[]string{"frobnicate"}, `unknown command "frobnicate"`},
+		{[]string{"install", "extra"}, `install: unexpected argument "extra"`},
+		{[]string{"list", "-x"}, "list: flag provided but not defined: -x"},
+		{[]string{"ready", "-every", "soon"}, `ready: invalid value "soon" for flag -every`},
+		{[]string{"ready", "-every", "-1s"}, "ready: -every -1s"},
+	} {
+		var out strings.Builder
+		err := run(context.Background(), step.args, &out)
+		if !errors.Is(err, errUsage) || !strings.Contains(err.Error(), step.want) || out.String() != "" {
+			t.Errorf("%q: error %v; printed %q", step.args, err, out.String())
 		}
 	}
-	var out strings.Builder
-	if err := run(context.Background(), []string{"help"}, &out); err != nil || !strings.Contains(out.String(), "install") {
-		t.Errorf("help: %q, %v", out.String(), err)
-	}
-	if err := run(context.Background(), []string{"install", "extra"}, io.Discard); err == nil {
-		t.Error("further argument: no error")
+	for _, args := range [][]string{{"help"}, {"-h"}, {"--help"}, {"install", "-h"}, {"list", "--help"}} {
+		var out strings.Builder
+		if err := run(context.Background(), args, &out); err != nil || !strings.Contains(out.String(), "numashim ") {
+			t.Errorf("%q: printed %q, %v", args, out.String(), err)
+		}
 	}
 }

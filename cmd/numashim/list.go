@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -39,39 +42,39 @@ type placed struct {
 	Rootfs json.RawMessage `json:"rootfs,omitempty"`
 }
 
-// list prints the containers that shims have placed.
+// list prints the containers that shims have placed. One whose bundle cannot be
+// read is an error, after all others are printed.
 func list(_ context.Context, args []string, out io.Writer) error {
 	f := flag.NewFlagSet("list", flag.ContinueOnError)
 	state := f.String("state", "/run/containerd", "containerd's state `directory`")
 	asJSON := f.Bool("json", false, "everything, one JSON object a line")
-	if err := parse(f, args); err != nil {
+	if err := parse(f, args, out); err != nil {
 		return err
 	}
-	notes, err := filepath.Glob(filepath.Join(*state, bundles, "*", "*", "placement.json"))
+	if _, err := os.Stat(*state); err != nil {
+		return fmt.Errorf("list: containerd's state directory: %w", err)
+	}
+	notes, err := fs.Glob(os.DirFS(*state), path.Join(bundles, "*", "*", "placement.json"))
 	if err != nil {
-		return err
+		return fmt.Errorf("list: %w", err)
 	}
 	var all []placed
+	var bad []error
 	for _, note := range notes {
-		p, err := read(filepath.Dir(note))
-		if os.IsNotExist(err) {
-			continue // deleted meanwhile
+		p, err := read(filepath.Join(*state, path.Dir(note)))
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // deleted meanwhile
+		case err != nil:
+			bad = append(bad, fmt.Errorf("list: %w", err))
+		default:
+			all = append(all, p)
 		}
-		if err != nil {
-			return err
-		}
-		all = append(all, p)
 	}
+	write := table
 	if *asJSON {
-		encoder := json.NewEncoder(out)
-		for _, p := range all {
-			if err := encoder.Encode(p); err != nil {
-				return err
-			}
-		}
-		return nil
+		write = lines
 	}
-	return table(out, all)
+	return errors.Join(append(bad, write(out, all))...)
 }
 
 // read reads what a bundle tells.
@@ -141,6 +144,17 @@ func memory(bundle string) []cgroups.NodeMemory {
 		return nil
 	}
 	return stat
+}
+
+// lines prints containers for programs.
+func lines(out io.Writer, all []placed) error {
+	encoder := json.NewEncoder(out)
+	for _, p := range all {
+		if err := encoder.Encode(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // table prints containers for people.

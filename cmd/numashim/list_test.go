@@ -59,16 +59,31 @@ func TestList(t *testing.T) {
 }
 
 func TestListTellsWhichFileIsBad(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), bundles, "default", "a")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Fatal(err)
+	state := t.TempDir()
+	for id, note := range map[string]string{"bad": "{", "good": `{"version":1,"nodes":"0","cpus":"0","reason":"room"}`} {
+		dir := filepath.Join(state, bundles, "default", id)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, "placement.json"), note, 0o600)
 	}
-	write(t, filepath.Join(dir, "placement.json"), "{", 0o600)
-	state := filepath.Dir(filepath.Dir(filepath.Dir(dir)))
-	if err := run(context.Background(), []string{"list", "-state", state}, new(strings.Builder)); err == nil || !strings.Contains(err.Error(), "default/a/placement.json") {
+	var out strings.Builder
+	err := run(context.Background(), []string{"list", "-state", state}, &out)
+	if err == nil || !strings.Contains(err.Error(), "default/bad/placement.json") {
 		t.Errorf("error %v", err)
 	}
-	if err := run(context.Background(), []string{"list", "-state", t.TempDir()}, new(strings.Builder)); err != nil {
+	if !strings.Contains(out.String(), "good") {
+		t.Errorf("the others are not listed:\n%s", out.String())
+	}
+}
+
+func TestListWithoutBundles(t *testing.T) {
+	state := t.TempDir()
+	if err := run(context.Background(), []string{"list", "-state", state}, new(strings.Builder)); err != nil {
 		t.Errorf("no bundles: %v", err)
+	}
+	err := run(context.Background(), []string{"list", "-state", filepath.Join(state, "none")}, new(strings.Builder))
+	if err == nil || !strings.Contains(err.Error(), "containerd's state directory") {
+		t.Errorf("no state directory: error %v", err)
 	}
 }

@@ -25,7 +25,7 @@ var commands = [...]command{
 }
 
 // errUsage is for a command line that makes no sense.
-var errUsage = errors.New("usage")
+var errUsage = errors.New("see -h")
 
 const (
 	exitFailed = 1
@@ -36,9 +36,12 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	switch err := run(ctx, os.Args[1:], os.Stdout); {
-	case err == nil, errors.Is(err, flag.ErrHelp):
-	case errors.Is(err, errUsage):
+	case err == nil:
+	case err == errUsage:
 		usage(os.Stderr)
+		os.Exit(exitUsage)
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(os.Stderr, "numashim:", err)
 		os.Exit(exitUsage)
 	default:
 		fmt.Fprintln(os.Stderr, "numashim:", err)
@@ -53,14 +56,18 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	for _, c := range commands {
 		if c.name == args[0] {
-			return c.run(ctx, args[1:], out)
+			err := c.run(ctx, args[1:], out)
+			if errors.Is(err, flag.ErrHelp) {
+				return nil
+			}
+			return err
 		}
 	}
 	if args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
 		usage(out)
 		return nil
 	}
-	return errUsage
+	return fmt.Errorf("unknown command %q: %w", args[0], errUsage)
 }
 
 func usage(w io.Writer) {
@@ -70,13 +77,21 @@ func usage(w io.Writer) {
 	}
 }
 
-// parse reads a command's flags and refuses further arguments.
-func parse(f *flag.FlagSet, args []string) error {
-	if err := f.Parse(args); err != nil {
+// parse reads a command's flags and refuses further arguments. For -h it
+// prints them and returns flag.ErrHelp.
+func parse(f *flag.FlagSet, args []string, out io.Writer) error {
+	f.SetOutput(io.Discard) // what is wrong is in the error
+	err := f.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprintf(out, "numashim %s [flags]\n", f.Name())
+		f.SetOutput(out)
+		f.PrintDefaults()
 		return err
-	}
-	if f.NArg() > 0 {
-		return fmt.Errorf("%s: unexpected argument %q", f.Name(), f.Arg(0))
+	case err != nil:
+		return fmt.Errorf("%s: %w: %w", f.Name(), err, errUsage)
+	case f.NArg() > 0:
+		return fmt.Errorf("%s: unexpected argument %q: %w", f.Name(), f.Arg(0), errUsage)
 	}
 	return nil
 }

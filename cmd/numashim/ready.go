@@ -45,8 +45,11 @@ func ready(ctx context.Context, args []string, out io.Writer) error {
 	name := f.String("node", os.Getenv("NODE_NAME"), "the node's name")
 	handler := f.String("handler", "numa", "the handler's name in containerd's configuration")
 	every := f.Duration("every", time.Minute, "how often to look; 0 looks once")
-	if err := parse(f, args); err != nil {
+	if err := parse(f, args, out); err != nil {
 		return err
+	}
+	if *every < 0 {
+		return fmt.Errorf("ready: -every %v is less than nothing: %w", *every, errUsage)
 	}
 	if *name == "" {
 		return errors.New("ready: no -node, and NODE_NAME is not set")
