@@ -59,6 +59,12 @@ func Isolate(namespaces ...uintptr) (dir string, err error) {
 
 // runOutside starts the namespaces, waits for them and cleans up after them.
 func runOutside(namespaces []uintptr) (code int, err error) {
+	// Interrupts reach the init by the terminal's process group or by
+	// forwarding; this process must survive them, however many, to clean up.
+	interrupts := make(chan os.Signal, 1)
+	signal.Notify(interrupts, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer signal.Stop(interrupts)
+
 	dir, err := os.MkdirTemp("", "numa-rig-")
 	if err != nil {
 		return 0, fmt.Errorf("make working directory: %w", err)
@@ -67,12 +73,6 @@ func runOutside(namespaces []uintptr) (code int, err error) {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		return 0, err
 	}
-
-	// Interrupts reach the init by the terminal's process group or by
-	// forwarding; this process must survive them to clean up.
-	interrupts := make(chan os.Signal, 1)
-	signal.Notify(interrupts, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	defer signal.Stop(interrupts)
 
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = os.Args

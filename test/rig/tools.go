@@ -8,8 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Tools are the programs a rig runs, all built from pinned modules.
@@ -177,6 +180,10 @@ func (c component) build(ctx context.Context, root string) (dir, version string,
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", "", err
 	}
+	// An interrupt must leave no half of a build, here or where go has its
+	// temporary files, which it leaves behind.
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
 	tmp, err := os.MkdirTemp(cache, "building-")
 	if err != nil {
 		return "", "", err
@@ -197,7 +204,7 @@ func (c component) build(ctx context.Context, root string) (dir, version string,
 	for _, p := range c.packages {
 		args = append(args, strings.TrimSuffix(c.module+"/"+p, "/.")+at)
 	}
-	if _, err := goTool(ctx, from, env, args...); err != nil {
+	if _, err := goTool(ctx, from, append(env, "GOTMPDIR="+tmp), args...); err != nil {
 		return "", "", err
 	}
 	if err := os.Rename(tmp, dir); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -214,7 +221,9 @@ func buildPayload(ctx context.Context, dir string) (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "payload")
-	_, err = goTool(ctx, root, []string{"CGO_ENABLED=0"}, "build", "-trimpath", "-ldflags=-s -w", "-o", path, "./payload")
+	// As in build: dir is removed when an interrupt kills go.
+	env := []string{"CGO_ENABLED=0", "GOTMPDIR=" + dir}
+	_, err = goTool(ctx, root, env, "build", "-trimpath", "-ldflags=-s -w", "-o", path, "./payload")
 	return path, err
 }
 
