@@ -3,24 +3,29 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-BINDIR ?= /usr/local/bin
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
 BIN := bin/containerd-shim-numa-v1
 # no_grpc: containerd's API without its gRPC services. netgo and osusergo: a
 # static binary must not need the C library's resolver and user database.
 TAGS := no_grpc seccomp netgo osusergo
 export CGO_ENABLED := 1
-GOBUILD := go build -trimpath -buildvcs=auto -tags '$(TAGS)' -ldflags '-s -w -extldflags "-static"'
+# An interrupted go leaves its temporary directory; there `make clean` finds it.
+GOTMP := GOTMPDIR='$(CURDIR)/bin'
+GOBUILD := $(GOTMP) go build -trimpath -buildvcs=auto -tags '$(TAGS)' -ldflags '-s -w -extldflags "-static"'
 GOTESTFLAGS ?=
 GOTEST := go test $(GOTESTFLAGS) -tags '$(TAGS)'
 TEST_TIMEOUT ?= 20m
 FUZZTIME ?= 20s
-# The packages that `make deps` needs on Debian.
-PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git busybox-static erofs-utils ca-certificates crun iproute2
+# The Debian packages that a build needs, and those that tests and the demo need
+# besides: a node that the shim is built and installed on gets the former only.
+PACKAGES := gcc libc6-dev libseccomp-dev pkg-config git ca-certificates
+TEST_PACKAGES := busybox-static erofs-utils crun iproute2
 # What `make test` runs of `make test-engines`.
 ENGINE_TESTS := Test(Exec$$|BadSpecs|ShimKilledAtRandom|Terminal|Pause|RootfsSettings|Ctr|Checkpoint|Restore)
 OUTPUT := .output
 
-.PHONY: help build install demo test test-unit test-e2e test-engines test-vm test-vm-quick vm-fetch test-kubernetes test-cri bench bench-create bench-placement bench-rootfs bench-cri capture fuzz lint fmt cover dev clean deps tools
+.PHONY: help build install uninstall demo test test-unit test-e2e test-engines test-vm test-vm-quick vm-fetch test-kubernetes test-cri bench bench-create bench-placement bench-rootfs bench-cri capture fuzz lint fmt cover dev clean deps test-deps tools
 
 help: ## what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,14 +35,17 @@ build: deps ## the shim and the operator's tool, static, into bin/
 	$(GOBUILD) -o $(BIN) ./cmd/containerd-shim-numa-v1
 	CGO_ENABLED=0 $(GOBUILD) -o bin/numashim ./cmd/numashim
 
-install: build ## the shim and the tool into $(BINDIR), replacing those that run safely
+install: build ## the shim and the tool into BINDIR (/usr/local/bin); those that run go on
 	@for program in containerd-shim-numa-v1 numashim; do \
 	  install -D -m 0755 bin/$$program $(DESTDIR)$(BINDIR)/.$$program.new && \
 	  mv -f $(DESTDIR)$(BINDIR)/.$$program.new $(DESTDIR)$(BINDIR)/$$program || exit; \
 	done
 
-demo: build tools ## containers on a real containerd, beside the runc shim
-	cd test && go run ./demo
+uninstall: ## remove them again; first end their containers, containerd needs the shim for that
+	rm -f $(DESTDIR)$(BINDIR)/containerd-shim-numa-v1 $(DESTDIR)$(BINDIR)/numashim
+
+demo: build test-deps ## containers on a real containerd, beside the runc shim
+	cd test && $(GOTMP) go run ./demo
 
 test: ## everything: lint, unit tests, end-to-end tests
 	@.ci/test
@@ -68,7 +76,7 @@ test-vm-quick: vm-fetch ## package rootfs on two kernels that are older than mos
 	cd test && go test $(GOTESTFLAGS) -count=1 -timeout 1h ./vm -run '^TestRootfs$$' -kernels $(subst $() ,$(,),$(QUICK_KERNELS)) -quick
 
 test-kubernetes: build tools ## pods through a real kubelet and API server (the first time builds them: 15 minutes)
-	@$(MAKE) --no-print-directory deps PACKAGES="$(PACKAGES) etcd-server"
+	@$(MAKE) --no-print-directory deps PACKAGES=etcd-server
 	cd test && go test $(GOTESTFLAGS) -count=1 -timeout 1h ./kubernetes
 
 # ALL=1: by every way to register the shim, and on containerd 2.2 as well.
@@ -80,10 +88,10 @@ test-cri: build tools ## pods and containers as a kubelet runs them, through CRI
 	  go test $(GOTESTFLAGS) -count=1 -timeout $(TEST_TIMEOUT) ./cri -containerd=$$version -registration=$$registration; \
 	done; done
 
-bench: build tools ## runc's shim against this one, in one interleaved run
+bench: build test-deps ## runc's shim against this one, in one interleaved run
 	cd test && go run ./bench
 
-bench-create: build tools ## what placing a container costs, in one interleaved run
+bench-create: build test-deps ## what placing a container costs, in one interleaved run
 	cd test && go run ./bench -layers 2 -serial 60 -runtimes "io.containerd.numa.v1,io.containerd.numa.v1+placement.policy='none'"
 
 bench-placement: deps ## where containers are put, against kubelet and others, simulated (minutes)
@@ -92,13 +100,13 @@ bench-placement: deps ## where containers are put, against kubelet and others, s
 bench-rootfs: deps ## ways to assemble a root filesystem, in one interleaved run
 	cd test && go run ./bench-rootfs
 
-bench-cri: build tools ## a burst of pods through CRI, by runc's shim and by this one
+bench-cri: build test-deps ## a burst of pods through CRI, by runc's shim and by this one
 	cd test && go run ./bench-cri
 
 capture: ## this machine's CPUs and nodes as a text for numa/machines/sys, on standard output
 	@cd test && go run ./capture
 
-fuzz: deps ## each fuzz target for $(FUZZTIME)
+fuzz: deps ## each fuzz target for FUZZTIME (20s)
 	@go list -tags '$(TAGS)' ./... | while read -r pkg; do \
 	  $(GOTEST) -list '^Fuzz' $$pkg | { grep '^Fuzz' || true; } | while read -r target; do \
 	    echo "== $$pkg $$target"; $(GOTEST) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
@@ -106,7 +114,7 @@ fuzz: deps ## each fuzz target for $(FUZZTIME)
 	done
 
 lint: deps ## gofmt, go vet and staticcheck; no warnings
-	@out=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }
+	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }
 	go vet -tags '$(TAGS)' ./...
 	cd test && go vet ./...
 	cd test && GOFLAGS= go build -o ../$(OUTPUT)/staticcheck honnef.co/go/tools/cmd/staticcheck
@@ -114,7 +122,7 @@ lint: deps ## gofmt, go vet and staticcheck; no warnings
 	cd test && ../$(OUTPUT)/staticcheck ./...
 
 fmt: ## gofmt all of it
-	gofmt -w $$(git ls-files -co --exclude-standard '*.go')
+	gofmt -w .
 
 cover: tools ## unit test coverage, as HTML in .output/
 	@mkdir -p $(OUTPUT)
@@ -122,16 +130,22 @@ cover: tools ## unit test coverage, as HTML in .output/
 	go tool cover -html $(OUTPUT)/cover.out -o $(OUTPUT)/cover.html
 	go tool cover -func $(OUTPUT)/cover.out | tail -1
 
-dev: build tools ## a private containerd with this shim, and the line to paste
-	cd test && go run ./dev
+dev: build test-deps ## a private containerd with this shim, and the line to paste
+	cd test && $(GOTMP) go run ./dev
 
-tools: deps # the pinned containerd, ctr, runc shim and runc, into the cache
+tools: test-deps # the pinned containerds, ctr, runc shims and runc, into the cache; demo and benchmarks build what they need
 	cd test && go run ./rigbuild
 
-deps: # the Debian packages that are missing, if root may install them
+test-deps: deps
+	@$(MAKE) --no-print-directory deps PACKAGES='$(TEST_PACKAGES)'
+
+deps: # the Debian packages that are missing
 	@if command -v dpkg-query >/dev/null; then \
 	  missing=; for p in $(PACKAGES); do dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; done; \
-	  if [ -n "$$missing" ]; then echo "installing$$missing" >&2; apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi; \
+	  if [ -n "$$missing" ]; then \
+	    [ "$$(id -u)" = 0 ] || { echo "not installed, and only root may:$$missing" >&2; exit 1; }; \
+	    echo "installing$$missing" >&2; apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  fi; \
 	fi
 
 clean: ## what building has made here

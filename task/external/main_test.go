@@ -151,7 +151,7 @@ func findRuntime(t *testing.T, name string) string {
 	built, err := filepath.Glob(filepath.Join(cache, "containerd-shim-numa", name+"-*", name))
 	must(t, err)
 	if len(built) == 0 {
-		t.Skipf("no %s: make deps installs crun, make tools builds runc", name)
+		t.Skipf("no %s: make test-deps installs crun, make tools builds runc", name)
 	}
 	return built[len(built)-1]
 }

@@ -21,7 +21,7 @@ const inProcess = "native"
 var engineFlag = flag.String("engine", inProcess, "what makes our shim's containers: native, runc or crun")
 
 // errNoEngine says that the OCI runtime to test with is not there.
-var errNoEngine = errors.New("the OCI runtime is not installed (make deps)")
+var errNoEngine = errors.New("the OCI runtime is not installed (make test-deps)")
 
 // detached reports whether root filesystems are attached in the container
 // only: an OCI runtime takes a path on the host.
