@@ -123,7 +123,7 @@ func TestPidFiles(t *testing.T) {
 func TestSharedPIDNamespace(t *testing.T) {
 	eachRuntime(t, func(t *testing.T, r rig) {
 		c := r.run(t, sharedPIDs(specOf(newID(), shell("for i in 1 2 3; do (sleep 1000 &) ; done; (sleep 0.1 &); sleep 0.3; exit 3")...)))
-		if s := c.init.status(t); s != 3 {
+		if s := c.init.Status(t); s != 3 {
 			t.Errorf("exit status %d", s)
 		}
 		var pids []int

@@ -26,12 +26,12 @@ func TestExits(t *testing.T) {
 		}{
 			{"exit 0", 0}, {"exit 7", 7}, {"exit 255", 255}, {"kill -TERM $$", 143}, {"kill -KILL $$", 137}, {"kill -SEGV $$", 139},
 		} {
-			if got := host.exec(shell(c.script)...).status(t); got != c.want {
+			if got := host.exec(shell(c.script)...).Status(t); got != c.want {
 				t.Errorf("exec of %s: %d, want %d", c.script, got, c.want)
 			}
 			// A PID namespace's init is deaf to signals of its own.
 			if strings.HasPrefix(c.script, "exit") {
-				if got := r.run(t, specOf(newID(), shell(c.script)...)).init.status(t); got != c.want {
+				if got := r.run(t, specOf(newID(), shell(c.script)...)).init.Status(t); got != c.want {
 					t.Errorf("init with %s: %d, want %d", c.script, got, c.want)
 				}
 			}
@@ -54,11 +54,11 @@ func TestSignals(t *testing.T) {
 			out.Close()
 			before := time.Now()
 			must(t, c.init.Signal(sig))
-			if got := c.init.status(t); got != want {
+			if got := c.init.Status(t); got != want {
 				t.Errorf("%v: exit status %d, want %d", sig, got, want)
 			}
-			if c.init.exit.At.Before(before) || c.init.exit.At.After(time.Now()) {
-				t.Errorf("exit at %s", c.init.exit.At)
+			if c.init.Exit(t).At.Before(before) || c.init.Exit(t).At.After(time.Now()) {
+				t.Errorf("exit at %s", c.init.Exit(t).At)
 			}
 			if err := c.init.Signal(sig); !errors.Is(err, os.ErrProcessDone) {
 				t.Errorf("signal after the exit: %v", err)
@@ -97,7 +97,7 @@ func TestStart(t *testing.T) {
 		if _, err := r.Engine.Create(t.Context(), task.CreateRequest{ID: c.id, Root: c.root, Bundle: c.bundle, Spec: specOf(c.id, "true")}); !errdefs.IsAlreadyExists(err) {
 			t.Errorf("a second container of that id: %v", err)
 		}
-		if c.init.gone() {
+		if c.init.Gone() {
 			t.Error("which ended the first")
 		}
 	})
@@ -113,7 +113,7 @@ func TestCreateFails(t *testing.T) {
 		"no program": {func(s *specs.Spec) { s.Process.Args[0] = "nonexistent" },
 			words{"runc": `runc create failed: unable to start container process: error during container init: exec: "nonexistent": executable file not found in $PATH`, "crun": "executable file `nonexistent` not found in $PATH"}},
 		"mount": {func(s *specs.Spec) {
-			s.Mounts[3].Source, s.Mounts[3].Type, s.Mounts[3].Options = "/nonexistent", "bind", []string{"bind"}
+			s.Mounts[2].Source, s.Mounts[2].Type, s.Mounts[2].Options = "/nonexistent", "bind", []string{"bind"}
 		}, words{"runc": "no such file or directory", "crun": "No such file or directory"}},
 		"hook": {func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/false"}}} },
 			words{"runc": "hook", "crun": ""}}, // crun may say first that a pipe is broken
@@ -187,11 +187,11 @@ func TestPauseAndKill(t *testing.T) {
 				must(t, c.Pause(t.Context()))
 				limit := int64(64 << 20)
 				must(t, c.Update(t.Context(), &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}))
-				if c.init.gone() {
+				if c.init.Gone() {
 					t.Fatal("paused to death")
 				}
 				must(t, kill(c))
-				if s := c.init.status(t); s != 137 {
+				if s := c.init.Status(t); s != 137 {
 					t.Errorf("exit status %d", s)
 				}
 			})
@@ -243,7 +243,7 @@ func TestPids(t *testing.T) {
 			t.Errorf("%v, want %v", got, want)
 		}
 		must(t, e.Signal(unix.SIGTERM))
-		if s := e.status(t); s != 143 {
+		if s := e.Status(t); s != 143 {
 			t.Errorf("exit status %d", s)
 		}
 	})

@@ -2,34 +2,30 @@ package external
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	goruntime "runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-numa-v1/task"
+	"containerd-shim-numa-v1/task/enginetest"
 )
 
 // As in the command: the main thread starts no process (doc.go).
 func init() { goruntime.LockOSThread() }
 
-// The tests' cgroups; all of them are gone when all tests are done.
-const cgroupParent = "/numa-external-test"
+var cgroupParent = enginetest.CgroupParent("external")
 
 // adoption is the process's one adopter, shared by the engines of all
 // runtimes.
@@ -45,15 +41,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	code := m.Run()
-	left := slices.DeleteFunc(cgroupDirs(cgroupParent), func(dir string) bool { return strings.HasSuffix(dir, cgroupParent) })
-	if len(left) > 0 && code == 0 {
-		fmt.Fprintln(os.Stderr, "cgroups left:", left)
-		code = 1
-	}
-	for _, dir := range slices.Backward(cgroupDirs(cgroupParent)) {
-		_ = os.Remove(dir)
-	}
+	code := enginetest.Run(m, cgroupParent)
 	if err := adoption.close(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
@@ -96,8 +84,6 @@ func isolate() (code int, isolated bool) {
 	return cmd.ProcessState.ExitCode(), true
 }
 
-const busybox = "/bin/busybox"
-
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -116,12 +102,7 @@ func (r rig) crun() bool { return r.name == "crun" }
 // eachRuntime runs a test on every runtime that it finds.
 func eachRuntime(t *testing.T, test func(*testing.T, rig)) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: makes containers")
-	}
-	if _, err := os.Stat(busybox); err != nil {
-		t.Skip("needs a static busybox: ", err)
-	}
+	enginetest.Require(t)
 	for _, name := range []string{"runc", "crun"} {
 		t.Run(name, func(t *testing.T) {
 			test(t, rig{&Engine{binary: findRuntime(t, name), adopter: adoption, removeEmpty: removeEmpty}, name})
@@ -131,12 +112,7 @@ func eachRuntime(t *testing.T, test func(*testing.T, rig)) {
 
 // removeEmpty removes the cgroup of a container whose id is its name.
 func removeEmpty(_ context.Context, id, _ string) error {
-	for _, dir := range slices.Backward(cgroupDirs(cgroupParent + "/" + id)) {
-		if err := os.Remove(dir); err != nil {
-			return err
-		}
-	}
-	return nil
+	return enginetest.RemoveCgroups(cgroupParent + "/" + id)
 }
 
 // findRuntime finds a runtime on the PATH or, of runc, the one that
@@ -156,82 +132,25 @@ func findRuntime(t *testing.T, name string) string {
 	return built[len(built)-1]
 }
 
-// eventually waits for a condition; a test is not to fail for being slow.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}
+// The words of both engines' tests.
+var (
+	eventually  = enginetest.Eventually
+	cgroupDirs  = enginetest.Cgroups
+	processSpec = enginetest.Process
+	newID       = enginetest.NewID
+	request     = enginetest.Request
+	wait        = enginetest.Wait
+	sharedPIDs  = enginetest.SharedPIDs
+	noGrowth    = enginetest.NoGrowth
+)
 
-// cgroupDirs finds a cgroup's directories, and those below, in all
-// hierarchies.
-func cgroupDirs(path string) []string {
-	var dirs []string
-	roots, _ := filepath.Glob("/sys/fs/cgroup/*")
-	for _, root := range append(roots, "/sys/fs/cgroup") {
-		_ = filepath.WalkDir(root+path, func(dir string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() && isCgroup(dir) {
-				dirs = append(dirs, dir)
-			}
-			return nil
-		})
-	}
-	return dirs
-}
-
-// isCgroup tells a cgroup from the directories that crun makes on a tmpfs.
-func isCgroup(dir string) bool {
-	var st unix.Statfs_t
-	return unix.Statfs(dir, &st) == nil && st.Type != unix.TMPFS_MAGIC
-}
-
-// tree makes a root filesystem of busybox.
-func tree(t testing.TB, dir string) {
-	t.Helper()
-	for _, d := range []string{"bin", "proc", "dev", "tmp", "mnt"} {
-		must(t, os.MkdirAll(filepath.Join(dir, d), 0o755))
-	}
-	data, err := os.ReadFile(busybox)
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(dir, "bin/busybox"), data, 0o755))
-	for _, name := range []string{"sh", "sleep", "true", "cat", "echo", "kill", "tty"} {
-		must(t, os.Symlink("busybox", filepath.Join(dir, "bin", name)))
-	}
-}
+type waited = enginetest.Waited
 
 func specOf(id string, args ...string) *specs.Spec {
-	return &specs.Spec{
-		Version: "1.0.0", // the newest that crun 1.8 takes
-		Root:    &specs.Root{Path: "rootfs"},
-		Process: processSpec(args...),
-		Mounts: []specs.Mount{
-			{Destination: "/proc", Type: "proc", Source: "proc"},
-			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=755"}},
-			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"newinstance", "ptmxmode=0666", "mode=0620"}},
-			{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs"},
-		},
-		Linux: &specs.Linux{
-			CgroupsPath: cgroupParent + "/" + id,
-			Namespaces:  []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}},
-			Resources:   &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
-		},
-	}
-}
-
-func processSpec(args ...string) *specs.Process {
-	return &specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/bin"}}
+	return enginetest.Spec(cgroupParent, id, args...)
 }
 
 func shell(script string) []string { return []string{"sh", "-c", script} }
-
-// sharedPIDs is spec without a PID namespace of its own.
-func sharedPIDs(spec *specs.Spec) *specs.Spec {
-	spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
-	return spec
-}
 
 // container is a container of the engine, and the one waiter of its init.
 type container struct {
@@ -239,57 +158,6 @@ type container struct {
 	t      testing.TB
 	bundle string
 	init   *waited
-}
-
-// waited is a process with its waiter.
-type waited struct {
-	task.Child
-	done chan struct{}
-	exit task.Exit
-}
-
-func wait(c task.Child) *waited {
-	w := &waited{Child: c, done: make(chan struct{})}
-	go func() { w.exit = c.Wait(); close(w.done) }()
-	return w
-}
-
-func (w *waited) status(t testing.TB) uint32 {
-	t.Helper()
-	select {
-	case <-w.done:
-		return w.exit.Status
-	case <-time.After(time.Minute):
-		t.Fatal("the process does not exit")
-		return 0
-	}
-}
-
-func (w *waited) gone() bool {
-	select {
-	case <-w.done:
-		return true
-	default:
-		return false
-	}
-}
-
-var serial atomic.Int32
-
-func newID() string { return fmt.Sprint("c", serial.Add(1)) }
-
-// request is for a container of spec on busybox; the runtime's state is in
-// the bundle.
-func request(t testing.TB, spec *specs.Spec) task.CreateRequest {
-	t.Helper()
-	bundle := t.TempDir()
-	if spec.Root.Path == "rootfs" {
-		tree(t, filepath.Join(bundle, "rootfs"))
-	}
-	data, err := json.Marshal(spec)
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(bundle, specFile), data, 0o600))
-	return task.CreateRequest{ID: filepath.Base(spec.Linux.CgroupsPath), Bundle: bundle, Root: filepath.Join(bundle, "state"), Spec: spec}
 }
 
 // create makes a container that the test's end takes away, and checks that
@@ -314,15 +182,7 @@ func (r rig) createFrom(t testing.TB, q task.CreateRequest) *container {
 // nothingLeft checks what a container may have left behind.
 func nothingLeft(t testing.TB, q task.CreateRequest) {
 	t.Helper()
-	if left := cgroupDirs(q.Spec.Linux.CgroupsPath); len(left) > 0 {
-		t.Errorf("cgroups left: %q", left)
-	}
-	if left, _ := filepath.Glob(filepath.Join(q.Root, "*")); len(left) > 0 {
-		t.Errorf("state left: %q", left)
-	}
-	if left, _ := filepath.Glob(filepath.Join(q.Bundle, ".*")); len(left) > 0 {
-		t.Errorf("in the bundle: %q", left)
-	}
+	enginetest.NothingLeft(t, q)
 	eventually(t, "no zombie is left", func() bool { return !slices.ContainsFunc(adopted(t), isZombie) })
 }
 
@@ -344,7 +204,7 @@ func (c *container) remove() {
 	c.t.Helper()
 	_ = c.init.Signal(unix.SIGKILL)
 	_ = c.KillAll(unix.SIGKILL)
-	c.init.status(c.t)
+	c.init.Status(c.t)
 	must(c.t, c.instance.Delete(c.t.Context()))
 }
 
@@ -358,44 +218,11 @@ func (r rig) run(t testing.TB, spec *specs.Spec) *container {
 
 func (c *container) exec(args ...string) *waited {
 	c.t.Helper()
-	child, err := c.Exec(c.t.Context(), processSpec(args...), task.Files{})
-	must(c.t, err)
-	return wait(child)
+	return enginetest.Exec(c.t, c, args...)
 }
 
 // output runs a process in the container and reads what it writes.
 func (c *container) output(args ...string) string {
 	c.t.Helper()
-	r, w, err := os.Pipe()
-	must(c.t, err)
-	defer r.Close()
-	child, err := c.Exec(c.t.Context(), processSpec(args...), task.Files{Stdout: w})
-	w.Close()
-	must(c.t, err)
-	p := wait(child)
-	data, err := io.ReadAll(r)
-	must(c.t, err)
-	if s := p.status(c.t); s != 0 {
-		c.t.Errorf("%q: exit status %d", args, s)
-	}
-	return string(data)
-}
-
-// noGrowth fails if f, done often, leaves descriptors or goroutines.
-func noGrowth(t *testing.T, times int, f func()) {
-	t.Helper()
-	count := func() (fds, goroutines int) {
-		entries, err := os.ReadDir("/proc/self/fd")
-		must(t, err)
-		return len(entries), goruntime.NumGoroutine()
-	}
-	f()
-	fds, goroutines := count()
-	for range times {
-		f()
-	}
-	eventually(t, "descriptors and goroutines are gone", func() bool {
-		nowFDs, nowGoroutines := count()
-		return nowFDs <= fds && nowGoroutines <= goroutines
-	})
+	return enginetest.Output(c.t, c, args...)
 }

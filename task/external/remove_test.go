@@ -35,7 +35,7 @@ func TestRemove(t *testing.T) {
 			}},
 			"leftovers": {sharedPIDs(specOf(newID(), shell("sleep 1000 & sleep 1000 & exit 0")...)), func(t *testing.T, c *container) {
 				must(t, c.Start(t.Context()))
-				c.init.status(t)
+				c.init.Status(t)
 			}},
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -44,13 +44,13 @@ func TestRemove(t *testing.T) {
 				for range 2 {
 					must(t, r.remover(t).Remove(t.Context(), victim.root, victim.id, victim.bundle))
 				}
-				victim.init.status(t)
+				victim.init.Status(t)
 				if left := cgroupDirs(victim.cgroupPath()); len(left) > 0 {
 					t.Errorf("cgroups left: %q", left)
 				}
 			})
 		}
-		if other.init.gone() {
+		if other.init.Gone() {
 			t.Error("another container is gone")
 		}
 	})

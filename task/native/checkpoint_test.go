@@ -41,7 +41,7 @@ func TestCheckpointWithoutCriu(t *testing.T) {
 					t.Errorf("%v, want %q", err, c.words)
 				}
 			})
-			if i.init.gone() {
+			if i.init.Gone() {
 				t.Error("the container has ended")
 			}
 			if zombies := zombieChildren(t); len(zombies) > 0 {

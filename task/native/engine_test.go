@@ -28,13 +28,13 @@ func TestExits(t *testing.T) {
 		t.Run(c.script, func(t *testing.T) {
 			// A PID namespace's init is deaf to signals of its own.
 			host := run(t, specOf(newID(), "sleep", "1000"))
-			if got := host.exec(shell(c.script)...).status(t); got != c.want {
+			if got := host.exec(shell(c.script)...).Status(t); got != c.want {
 				t.Errorf("exec: %d, want %d", got, c.want)
 			}
 			if !strings.HasPrefix(c.script, "exit") {
 				return
 			}
-			if got := run(t, specOf(newID(), shell(c.script)...)).init.status(t); got != c.want {
+			if got := run(t, specOf(newID(), shell(c.script)...)).init.Status(t); got != c.want {
 				t.Errorf("init: %d, want %d", got, c.want)
 			}
 		})
@@ -55,11 +55,11 @@ func TestSignals(t *testing.T) {
 		r.Close()
 		before := time.Now()
 		must(t, c.init.Signal(sig))
-		if got := c.init.status(t); got != want {
+		if got := c.init.Status(t); got != want {
 			t.Errorf("%v: exit status %d, want %d", sig, got, want)
 		}
-		if c.init.exit.At.Before(before) || c.init.exit.At.After(time.Now()) {
-			t.Errorf("exit at %s", c.init.exit.At)
+		if c.init.Exit(t).At.Before(before) || c.init.Exit(t).At.After(time.Now()) {
+			t.Errorf("exit at %s", c.init.Exit(t).At)
 		}
 		if err := c.init.Signal(sig); !errors.Is(err, os.ErrProcessDone) {
 			t.Errorf("signal after the exit: %v", err)
@@ -90,7 +90,7 @@ func TestStart(t *testing.T) {
 // A program that has run and ended before Start looks has been started.
 func TestStartOfShortPrograms(t *testing.T) {
 	for range 20 {
-		if s := run(t, specOf(newID(), "true")).init.status(t); s != 0 {
+		if s := run(t, specOf(newID(), "true")).init.Status(t); s != 0 {
 			t.Errorf("exit status %d", s)
 		}
 	}
@@ -197,11 +197,11 @@ func TestPauseAndKill(t *testing.T) {
 			c := run(t, specOf(newID(), "sleep", "1000"))
 			must(t, c.Pause(t.Context()))
 			must(t, c.Update(t.Context(), memoryLimit(64<<20)))
-			if c.init.gone() {
+			if c.init.Gone() {
 				t.Fatal("paused to death")
 			}
 			must(t, kill(c))
-			if s := c.init.status(t); s != 137 {
+			if s := c.init.Status(t); s != 137 {
 				t.Errorf("exit status %d", s)
 			}
 			must(t, c.Resume(t.Context())) // not an error afterwards
@@ -220,7 +220,7 @@ func TestLeftoversInSharedPIDNamespace(t *testing.T) {
 			spec := specOf(newID(), shell("for i in 0 1 2 3 4; do for j in 0 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; done; exit 3")...)
 			spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
 			c := run(t, spec)
-			if s := c.init.status(t); s != 3 {
+			if s := c.init.Status(t); s != 3 {
 				t.Errorf("exit status %d", s)
 			}
 			pids, err := c.Pids()

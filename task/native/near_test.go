@@ -85,7 +85,7 @@ func TestNearDoesNotLeak(t *testing.T) {
 		e := i.exec("sleep", "1000")
 		check("exec", e)
 		must(t, e.Signal(unix.SIGKILL))
-		e.status(t)
+		e.Status(t)
 	}
 	noThreadOn(t, first)
 }

@@ -29,7 +29,7 @@ func orphan(t *testing.T, spec *specs.Spec, start bool) (task.CreateRequest, *in
 	t.Cleanup(func() {
 		_ = i.init.Signal(unix.SIGKILL)
 		i.init.Wait()
-		removeCgroups(spec.Linux.CgroupsPath)
+		_ = removeCgroups(spec.Linux.CgroupsPath)
 	})
 	if start {
 		must(t, i.Start(t.Context()))
@@ -132,10 +132,10 @@ func TestRemoveTouchesNoOther(t *testing.T) {
 		t.Errorf("create in another's cgroup: %v", err)
 	}
 	must(t, Engine{}.Remove(t.Context(), mine.Root, mine.ID, mine.Bundle))
-	if other.init.gone() {
+	if other.init.Gone() {
 		t.Fatal("another container was killed")
 	}
-	if s := other.exec("true").status(t); s != 0 {
+	if s := other.exec("true").Status(t); s != 0 {
 		t.Errorf("exec in the other: exit status %d", s)
 	}
 }
@@ -164,7 +164,7 @@ func TestRemoveEmptyCgroup(t *testing.T) {
 	late, cancel := context.WithTimeout(t.Context(), 3*removePoll)
 	defer cancel()
 	must(t, RemoveEmptyCgroup(late, other.id, other.bundle))
-	if s := other.exec("true").status(t); s != 0 {
+	if s := other.exec("true").Status(t); s != 0 {
 		t.Errorf("exec in the other: exit status %d", s)
 	}
 	mine := request(t, specOf(newID(), "true"))

@@ -21,13 +21,13 @@ func TestExecsAgainstDyingInit(t *testing.T) {
 			starting.Go(func() {
 				child, err := c.Exec(t.Context(), processSpec("sleep", "1000"), task.Files{})
 				if err == nil {
-					wait(child).status(t)
+					wait(child).Status(t)
 				}
 			})
 		}
 		time.Sleep(time.Duration(round) * 10 * time.Millisecond)
 		must(t, c.init.Signal(unix.SIGKILL))
-		if s := c.init.status(t); s != 137 {
+		if s := c.init.Status(t); s != 137 {
 			t.Errorf("exit status of init %d", s)
 		}
 		starting.Wait()

@@ -27,7 +27,7 @@ func TestExecAfterUpdate(t *testing.T) {
 	c := run(t, specOf(newID(), "sleep", "1000"))
 	for range 2 {
 		must(t, c.Update(t.Context(), memoryLimit(64<<20)))
-		if s := c.exec("true").status(t); s != 0 {
+		if s := c.exec("true").Status(t); s != 0 {
 			t.Errorf("exit status %d", s)
 		}
 	}
@@ -68,7 +68,7 @@ func TestFailedUpdateKeepsOldValues(t *testing.T) {
 	if got := c.cgroupFile("cpu", "cpu.shares"); got != "512" {
 		t.Errorf("shares %s", got)
 	}
-	if s := c.exec("true").status(t); s != 0 {
+	if s := c.exec("true").Status(t); s != 0 {
 		t.Errorf("exec: exit status %d", s)
 	}
 }
@@ -124,7 +124,7 @@ func TestHangingExecsBlockNothing(t *testing.T) {
 		execs.Go(func() {
 			child, err := c.Exec(t.Context(), processSpec("true"), task.Files{})
 			if err == nil {
-				err = statusError(wait(child).status(t))
+				err = statusError(wait(child).Status(t))
 			}
 			if err != nil {
 				t.Error(err)
@@ -187,7 +187,7 @@ func TestEveryChildIsWaitedForOnce(t *testing.T) {
 		clients.Go(func() {
 			for n := range 25 {
 				want := uint32(client*25 + n)
-				if got := c.exec("sh", "-c", fmt.Sprint("exit ", want)).status(t); got != want {
+				if got := c.exec("sh", "-c", fmt.Sprint("exit ", want)).Status(t); got != want {
 					t.Errorf("exit status %d, want %d", got, want)
 				}
 			}
@@ -208,7 +208,7 @@ func TestNoThreadStaysInContainer(t *testing.T) {
 		spec := specOf(newID(), "true")
 		spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/mnt", Type: "bind", Source: t.TempDir(), Options: []string{"bind"}})
 		c := run(t, spec)
-		c.init.status(t)
+		c.init.Status(t)
 		c.remove()
 	}
 	eventually(t, "all threads in the shim's mount namespace", func() bool {
@@ -228,7 +228,7 @@ func TestStartOfDeadInit(t *testing.T) {
 	noGrowth(t, 8, func() {
 		c := create(t, specOf(newID(), "sleep", "1000"))
 		must(t, c.init.Signal(unix.SIGKILL))
-		c.init.status(t)
+		c.init.Status(t)
 		before := time.Now()
 		err := c.Start(t.Context())
 		if err == nil || !strings.HasPrefix(err.Error(), "runc start failed: ") {
@@ -260,7 +260,7 @@ func TestInitDiesDuringStart(t *testing.T) {
 		if err := <-started; err == nil {
 			t.Error("started a dead init")
 		}
-		if s := c.init.status(t); s != 137 {
+		if s := c.init.Status(t); s != 137 {
 			t.Errorf("exit status %d", s)
 		}
 		c.remove()

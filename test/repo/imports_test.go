@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"shim":                        {},
 	"task":                        {"cgroups", "numa/cpuset", "rootfs", "task/placement"},
 	"task/children":               {},
+	"task/enginetest":             {"task"},
 	"task/external":               {"cgroups", "task", "task/children"},
 	"task/native":                 {"numa/cpuset", "task", "task/children"},
 	"task/placement":              {"cgroups", "numa", "numa/cpuset", "numa/ledger", "numa/memory"},
