@@ -42,12 +42,7 @@ func TestOutputIsComplete(t *testing.T) {
 
 func TestDrainWaitsForSlowReader(t *testing.T) {
 	noLeak(t)
-	path := fifos(t, "out")[0]
-	opened := make(chan *os.File)
-	go func() { f, _ := os.Open(path); opened <- f }()
-	s := open(t, URIs{Stdout: path})
-	reader := <-opened
-	defer reader.Close()
+	s, reader := openRead(t, URIs{Stdout: fifos(t, "out")[0]})
 	stdout := dup(t, s.files.Stdout)
 	must(t, s.run())
 	const chunk, chunks = 64 << 10, 6
@@ -71,12 +66,7 @@ func TestDrainWaitsForSlowReader(t *testing.T) {
 
 func TestDrainGivesUp(t *testing.T) {
 	noLeak(t)
-	path := fifos(t, "out")[0]
-	opened := make(chan *os.File)
-	go func() { f, _ := os.Open(path); opened <- f }()
-	s := open(t, URIs{Stdout: path})
-	reader := <-opened
-	defer reader.Close()
+	s, _ := openRead(t, URIs{Stdout: fifos(t, "out")[0]})
 	stdout := dup(t, s.files.Stdout)
 	must(t, s.run())
 	written := make(chan error)

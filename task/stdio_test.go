@@ -64,6 +64,18 @@ func open(t testing.TB, u URIs) *stdio {
 	return s
 }
 
+// openRead opens streams beside a client that reads standard output to the end
+// of the test.
+func openRead(t testing.TB, u URIs) (*stdio, *os.File) {
+	t.Helper()
+	opened := make(chan *os.File)
+	go func() { f, _ := os.Open(u.Stdout); opened <- f }()
+	s := open(t, u)
+	reader := <-opened
+	t.Cleanup(func() { reader.Close() })
+	return s, reader
+}
+
 func randomBytes(n int) []byte {
 	data := make([]byte, n)
 	r := rand.New(rand.NewPCG(1, 2))

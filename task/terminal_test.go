@@ -34,18 +34,22 @@ func send(t testing.TB, socket *os.File, files ...*os.File) {
 	must(t, unix.Sendmsg(int(socket.Fd()), []byte("/dev/ptmx"), unix.UnixRights(fds...), nil, 0))
 }
 
-func TestTerminal(t *testing.T) {
-	noLeak(t)
+// runTerminal runs a terminal. process is the process's end of it, out what the
+// client reads, in the client's FIFO for input.
+func runTerminal(t testing.TB) (s *stdio, process, out *os.File, in string) {
+	t.Helper()
 	paths := fifos(t, "in", "out")
-	opened := make(chan *os.File)
-	go func() { f, _ := os.Open(paths[1]); opened <- f }()
-	s := open(t, URIs{Stdin: paths[0], Stdout: paths[1], Terminal: true})
-	out := <-opened
-	defer out.Close()
+	s, out = openRead(t, URIs{Stdin: paths[0], Stdout: paths[1], Terminal: true})
 	master, process := openPTY(t)
 	send(t, s.files.Console, master)
 	master.Close()
 	must(t, s.run())
+	return s, process, out, paths[0]
+}
+
+func TestTerminal(t *testing.T) {
+	noLeak(t)
+	s, process, out, in := runTerminal(t)
 
 	must(t, s.resize(132, 43))
 	size, err := unix.IoctlGetWinsize(int(process.Fd()), unix.TIOCGWINSZ)
@@ -53,7 +57,7 @@ func TestTerminal(t *testing.T) {
 	if size.Col != 132 || size.Row != 43 {
 		t.Errorf("size %+v", size)
 	}
-	client, err := os.OpenFile(paths[0], os.O_WRONLY, 0)
+	client, err := os.OpenFile(in, os.O_WRONLY, 0)
 	must(t, err)
 	_, err = client.WriteString("typed\n")
 	must(t, err)
@@ -101,16 +105,7 @@ func TestTerminal(t *testing.T) {
 // A terminal is closed with a process that goes on, and with much to write.
 func TestTerminalClosedUnderProcess(t *testing.T) {
 	noLeak(t)
-	paths := fifos(t, "in", "out")
-	opened := make(chan *os.File)
-	go func() { f, _ := os.Open(paths[1]); opened <- f }()
-	s := open(t, URIs{Stdin: paths[0], Stdout: paths[1], Terminal: true})
-	out := <-opened
-	defer out.Close()
-	master, process := openPTY(t)
-	send(t, s.files.Console, master)
-	master.Close()
-	must(t, s.run())
+	s, process, _, _ := runTerminal(t)
 	ended := make(chan error)
 	go func() {
 		for {
