@@ -24,7 +24,7 @@ func (s *sysfs) readCores(t *Topology) error {
 			continue
 		}
 		// core_cpus_list is the name since Linux 5.3.
-		siblings, _, err := s.firstList(topologyDir(cpu), "core_cpus_list", "thread_siblings_list")
+		siblings, err := s.firstList(topologyDir(cpu), "core_cpus_list", "thread_siblings_list")
 		if err != nil {
 			return err
 		}
@@ -46,7 +46,7 @@ func (s *sysfs) readPackages(t *Topology) error {
 		dir := topologyDir(cpu)
 		if !inPackage.Contains(cpu) {
 			// package_cpus_list is the name since Linux 5.3.
-			members, _, err := s.firstList(dir, "package_cpus_list", "core_siblings_list")
+			members, err := s.firstList(dir, "package_cpus_list", "core_siblings_list")
 			if err != nil {
 				return err
 			}

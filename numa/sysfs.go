@@ -81,14 +81,14 @@ func (s *sysfs) list(path string) (set cpuset.Set, found bool, err error) {
 }
 
 // firstList reads the first of the files in dir that is there: newer kernels
-// renamed some.
-func (s *sysfs) firstList(dir string, names ...string) (set cpuset.Set, found bool, err error) {
+// renamed some. Where none is there it is the empty set.
+func (s *sysfs) firstList(dir string, names ...string) (cpuset.Set, error) {
 	for _, name := range names {
-		if set, found, err = s.list(dir + name); err != nil || found {
-			break
+		if set, found, err := s.list(dir + name); err != nil || found {
+			return set, err
 		}
 	}
-	return set, found, err
+	return cpuset.Set{}, nil
 }
 
 // number reads a number of at least 0. The kernel's -1 for "unknown" is 0, as

@@ -160,7 +160,7 @@ func (a *assembly) abandon(root int) {
 func (a *assembly) attachRoot(r *request, root int) error {
 	defer a.close(root)
 	if a.options.Target == "" {
-		return r.needsPath("", "no mount point was given")
+		return r.needsPath("no mount point was given")
 	}
 	if err := a.do(func() error {
 		return unix.MoveMount(root, "", unix.AT_FDCWD, a.options.Target, unix.MOVE_MOUNT_F_EMPTY_PATH)
@@ -202,11 +202,11 @@ func parseAll(mounts []Mount, numbered func(list string) int) (requests []*reque
 		isRoot := path.Clean("/"+m.Target) == "/"
 		switch {
 		case i == first && !isRoot:
-			return nil, 0, m.needsPath("", "the first mount is not the root")
+			return nil, 0, m.needsPath("the first mount is not the root")
 		case r.Type == typeLoop:
 			return nil, 0, m.invalid("", "a loop device that no later mount uses")
 		case i > first && isRoot:
-			return nil, 0, m.needsPath("", "a second mount on the root would hide the first")
+			return nil, 0, m.needsPath("a second mount on the root would hide the first")
 		}
 	}
 	return requests, first, nil

@@ -89,8 +89,8 @@ func (m Mount) unsupported(op, option string, err error) *MountError {
 }
 
 // needsPath reports that the mount cannot be made detached.
-func (m Mount) needsPath(option, reason string) *MountError {
-	e := m.fail("check", option, errors.New(reason))
+func (m Mount) needsPath(reason string) *MountError {
+	e := m.fail("check", "", errors.New(reason))
 	e.Kind = ErrNeedsPath
 	return e
 }

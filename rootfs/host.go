@@ -12,7 +12,7 @@ import (
 // beneath the overlay, which changes places with it in the end.
 func (a *assembly) overlayOnHost(r *request) error {
 	if a.options.Target == "" {
-		return r.needsPath("", "no mount point was given")
+		return r.needsPath("no mount point was given")
 	}
 	l, err := a.newLayers(r)
 	defer l.release(false)

@@ -51,7 +51,7 @@ func parse(m Mount, numbered func(list string) int) (*request, error) {
 		return nil, m.invalid("", "NUL in type, source or target")
 	}
 	if strings.HasPrefix(m.Type, "fuse.") || strings.HasPrefix(m.Type, "fuse3.") {
-		return nil, m.needsPath("", "a helper program mounts it by path")
+		return nil, m.needsPath("a helper program mounts it by path")
 	}
 	var uids, gids string
 	list := 0
