@@ -41,17 +41,16 @@ type cacheEntry struct {
 // it, the topology is discovered anew. That it cannot be written is not an
 // error.
 func LoadCached(dir string, fsys fs.FS, bootID string) (*Topology, error) {
-	s := &sysfs{fsys: fsys}
-	path := filepath.Join(dir, cacheName)
-	p, err := s.presence()
-	if err != nil {
-		return nil, fmt.Errorf("discover topology: %w", err)
-	}
-	key := cacheKey(bootID, p)
+	return NewMachine(dir, fsys, bootID).Topology()
+}
+
+// loadCached does so where p is online.
+func (s *sysfs) loadCached(dir, bootID string, p presence) (*Topology, error) {
+	path, key := filepath.Join(dir, cacheName), cacheKey(bootID, p)
 	if t, err := readCache(path, key); err == nil && t.fits(p) && s.readMemory(t, p.memory) == nil {
 		return t, nil
 	}
-	t, err := Discover(fsys)
+	t, err := Discover(s.fsys)
 	if err != nil {
 		return nil, err
 	}

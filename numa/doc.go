@@ -2,7 +2,7 @@
 // container is to run.
 //
 // A [Topology] is what sysfs tells of the machine, read once and never
-// changed. [Topology.Place] is a pure function: of the topology, of what the
+// changed; a [Machine] tells when another is to be read. [Topology.Place] is a pure function: of the topology, of what the
 // containers that are there hold ([Claim]), and of a [Request]. It opens no
 // file, asks no clock, draws no random number, and gives the same answer to
 // the same question.
