@@ -50,7 +50,7 @@ func BenchmarkReserveRelease(b *testing.B) {
 // fill enters containers of living processes, whom nobody needs to wake, and
 // returns the file.
 func fill(b *testing.B, l *Ledger, containers int) []byte {
-	s := &state{boot: l.boot, topology: l.config.Topology.Hash}
+	s := &state{boot: l.boot, topology: l.topology.Load().Hash}
 	for i := range containers {
 		c := sharedOn(1)
 		c.Pod = fmt.Sprintf("7b1a4c52-9d4e-4c3c-8a41-%012d", i)

@@ -9,8 +9,9 @@ import (
 )
 
 // change edits the ledger under its lock: edit touches nothing but memory and
-// says whether to write; an error of its own comes back after that. Whoever
-// has to know of the change is told when the lock is free again.
+// says whether to write; an error of its own comes back after that. What is
+// owed is entered before. Whoever has to know of the change is told when the
+// lock is free again.
 func (l *Ledger) change(ctx context.Context, edit func(*state) (write bool, err error)) error {
 	d, err := openDir(l.config.Dir, true)
 	if err != nil {
@@ -49,8 +50,10 @@ func (l *Ledger) locked(ctx context.Context, d directory, edit func(*state) (boo
 	if err != nil {
 		return n, err
 	}
+	debt, dirty := l.owed.enter(s)
 	write, err := edit(s)
-	if !write {
+	if !write && !dirty {
+		l.owed.paid(debt)
 		return n, err
 	}
 	s.generation++
@@ -62,7 +65,8 @@ func (l *Ledger) locked(ctx context.Context, d directory, edit func(*state) (boo
 	if failed != nil {
 		return n, errors.Join(err, failed)
 	}
-	n.owners = s.affected(l.config.Topology)
+	l.owed.paid(debt)
+	n.owners = s.affected(l.topology.Load())
 	return n, err
 }
 
@@ -93,7 +97,7 @@ func (l *Ledger) load(d directory) (*state, error) {
 	}
 	// Shims that started before a CPU went off line know another machine than
 	// those that start now. They live side by side, so the claims stay.
-	s.topology = l.config.Topology.Hash
+	s.topology = l.topology.Load().Hash
 	return s, nil
 }
 

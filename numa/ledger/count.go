@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"context"
 	"fmt"
 
 	"containerd-shim-numa-v1/numa"
@@ -29,28 +28,34 @@ const (
 // begun: since boot, or since it was rebuilt.
 type Counters [outcomes]uint64
 
-// Count counts a container. Reserve counts those that it enters or refuses,
-// so that this is for FailedOpen; those that failed because of the ledger
-// itself cannot be counted in it.
-func (l *Ledger) Count(ctx context.Context, o Outcome) error {
-	if o < 0 || int(o) >= outcomes {
-		return fmt.Errorf("count outcome %d: there are %d", o, outcomes)
-	}
-	err := l.change(ctx, func(s *state) (bool, error) {
-		s.counters[o]++
-		return true, nil
-	})
-	if err != nil {
-		return fmt.Errorf("count a container: %w", err)
-	}
-	return nil
-}
+// Count counts a container, with the next change: see Settle. Reserve counts
+// those that it enters or refuses, so that this is for FailedOpen.
+func (l *Ledger) Count(o Outcome) { l.owed.count(o) }
 
 // Counters reads the counters, without a lock.
 func (l *Ledger) Counters() (Counters, error) {
 	s, err := l.peek()
 	if err != nil {
 		return Counters{}, err
+	}
+	return s.counters, nil
+}
+
+// ReadCounters reads the counters of the ledger in a directory for somebody who
+// has no claims there. The error wraps fs.ErrNotExist if there is none.
+func ReadCounters(dir string) (Counters, error) {
+	d, err := openDir(dir, false)
+	if err != nil {
+		return Counters{}, err
+	}
+	defer d.close()
+	text, err := d.read(stateFile, maxSize)
+	if err != nil {
+		return Counters{}, err
+	}
+	s, err := parse(text)
+	if err != nil {
+		return Counters{}, fmt.Errorf("read %s/%s: %w", d.path, stateFile, err)
 	}
 	return s.counters, nil
 }

@@ -27,7 +27,8 @@
 //   - a reader sees the state before or after a change, whole, without a lock;
 //   - the claim that Reserve returns is in the state, and was decided upon all
 //     the others that were in it;
-//   - nothing of an error or a death at any moment outlives the next change;
+//   - nothing of an error or a death at any moment outlives the next change; a
+//     release that failed is owed, and goes with that;
 //   - the lock is held while memory is edited and one file is written, not
 //     while a process is looked at, signalled, or waited for. The exception is
 //     a rebuild, which reads all bundles;

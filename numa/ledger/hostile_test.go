@@ -221,12 +221,14 @@ func TestTopologyChange(t *testing.T) {
 	old := open(t)
 	old.config.Defect = func(err error) { t.Error(err) }
 	reserve(t, old, "a", dedicated(7))
-	after := *old
-	after.config.Topology = machine()
-	after.config.Topology.Hash = "fedcba9876543210"
-	reserve(t, &after, "b", dedicated(1))
+	config := old.config
+	config.Topology = machine()
+	config.Topology.Hash = "fedcba9876543210"
+	after, err := Open(config)
+	must(t, err)
+	reserve(t, after, "b", dedicated(1))
 	reserve(t, old, "c", dedicated(2))
-	if entries, ids := read(t, &after); !slices.Equal(ids, []string{"a", "b", "c"}) || !entries[0].Owned.Contains(7) {
+	if entries, ids := read(t, after); !slices.Equal(ids, []string{"a", "b", "c"}) || !entries[0].Owned.Contains(7) {
 		t.Errorf("%+v", entries)
 	}
 	sound(t, old)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"containerd-shim-numa-v1/numa"
@@ -45,8 +46,9 @@ type Config struct {
 	// missing, and refused if anyone but its owner, this process's effective
 	// user, could use it. Its parent must exist.
 	Dir string
-	// Topology is the machine. Claims outlive a change of it (a CPU that is
-	// taken offline): which of their CPUs are there is the reader's to ask.
+	// Topology is the machine, until SetTopology. Claims outlive a change of
+	// it (a CPU that is taken offline): which of their CPUs are there is the
+	// reader's to ask.
 	Topology *numa.Topology
 	// Patience bounds the wait for a lock whose holder does nothing, 250 ms
 	// if zero. Behind others that get on with their work a caller waits for
@@ -70,9 +72,11 @@ type Config struct {
 // Ledger is what all shims of a host know of each other's claims. It holds no
 // resources between calls, and its methods may be called concurrently.
 type Ledger struct {
-	config Config
-	boot   string
-	self   Process
+	config   Config
+	topology atomic.Pointer[numa.Topology]
+	boot     string
+	self     Process
+	owed     owed
 	// step is told, in tests, of each point at which dying would be worst.
 	step func(string)
 }
@@ -93,6 +97,7 @@ func Open(c Config) (*Ledger, error) {
 		c.Roots = []string{defaultRoot}
 	}
 	l := &Ledger{config: c, step: func(string) {}}
+	l.SetTopology(c.Topology)
 	var err error
 	if l.boot, err = bootID(); err != nil {
 		return nil, fmt.Errorf("open ledger %s: %w", c.Dir, err)
@@ -107,6 +112,10 @@ func Open(c Config) (*Ledger, error) {
 	d.close()
 	return l, nil
 }
+
+// SetTopology tells of another machine than there was: CPUs or nodes came or
+// went.
+func (l *Ledger) SetTopology(t *numa.Topology) { l.topology.Store(t) }
 
 // Confirm notes the container's init and returns its claim and those of the
 // others as of now. The error wraps ErrNoEntry if the container has none.
@@ -131,10 +140,12 @@ func (l *Ledger) Confirm(ctx context.Context, bundle string, init Process) (own 
 	return own, others, nil
 }
 
-// Release drops an entry; that there is none is no error.
+// Release drops an entry; that there is none is no error. One that it cannot
+// drop is owed: it goes with the next change that succeeds, see Settle.
 func (l *Ledger) Release(ctx context.Context, bundle string) error {
 	err := l.change(ctx, func(s *state) (bool, error) { return s.drop(bundle), nil })
 	if err != nil {
+		l.owed.release(bundle)
 		return fmt.Errorf("release %s: %w", bundle, err)
 	}
 	return nil

@@ -150,14 +150,17 @@ func TestCountersAndDemand(t *testing.T) {
 			want = want.Add(c)
 		}
 	}
-	must(t, l.Count(t.Context(), FailedOpen))
-	if err := l.Count(t.Context(), Outcome(outcomes)); err == nil {
-		t.Error("counted an unknown outcome")
-	}
+	write(t, l)
 	counters, err := l.Counters()
 	must(t, err)
 	if counters != (Counters{Placed: 3, Spilled: 1, Unplaced: 1, FailedOpen: 1}) {
 		t.Errorf("counted %v", counters)
+	}
+	if read, err := ReadCounters(l.config.Dir); err != nil || read != counters {
+		t.Errorf("somebody else reads %v, %v", read, err)
+	}
+	if _, err := ReadCounters(l.config.Dir + "2"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("where there is no ledger: %v", err)
 	}
 	demand, err := l.Demand()
 	must(t, err)

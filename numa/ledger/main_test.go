@@ -184,6 +184,15 @@ func open(t testing.TB) *Ledger {
 	return l
 }
 
+// as is a ledger as another process sees it.
+func as(t testing.TB, l *Ledger, p Process) *Ledger {
+	t.Helper()
+	other, err := Open(l.config)
+	must(t, err)
+	other.self = p
+	return other
+}
+
 // bundle is the path of a bundle that need not exist.
 func bundle(l *Ledger, id string) string { return filepath.Join(l.config.Roots[0], "ns", id) }
 
@@ -195,6 +204,13 @@ func reserve(t testing.TB, l *Ledger, id string, c numa.Claim) string {
 	must(t, err)
 	writeRecord(t, b, l.Record(got, Process{}))
 	return b
+}
+
+// write makes a change that concerns no container.
+func write(t testing.TB, l *Ledger) {
+	t.Helper()
+	l.Count(FailedOpen)
+	must(t, l.Settle(t.Context()))
 }
 
 func writeRecord(t testing.TB, bundle string, r Record) {

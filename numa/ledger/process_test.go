@@ -96,14 +96,13 @@ func TestParseStat(t *testing.T) {
 // TestTheDeadMakeRoom fills the machine with claims of the dead.
 func TestTheDeadMakeRoom(t *testing.T) {
 	l := open(t)
-	gone := *l
-	gone.self = deadProcess(t)
+	gone := as(t, l, deadProcess(t))
 	living := start(t, "thread")
 	living.line(t)
 	init, err := ProcessOf(living.Process.Pid)
 	must(t, err)
 	for cpu := range 16 {
-		b := reserve(t, &gone, strconv.Itoa(cpu), dedicated(cpu))
+		b := reserve(t, gone, strconv.Itoa(cpu), dedicated(cpu))
 		if cpu == 3 { // its shim is dead, the container lives
 			_, _, err := l.Confirm(t.Context(), b, init)
 			must(t, err)
@@ -119,7 +118,7 @@ func TestTheDeadMakeRoom(t *testing.T) {
 		t.Errorf("left %q", ids)
 	}
 	// Something that needs two nodes looks for the dead as well.
-	reserve(t, &gone, "x", dedicated(9))
+	reserve(t, gone, "x", dedicated(9))
 	_, err = l.Reserve(t.Context(), bundle(l, "c"), func(others []numa.Claim, _ numa.Demand) (numa.Claim, error) {
 		c := sharedOn(0)
 		if len(others) > 2 {
@@ -136,9 +135,8 @@ func TestTheDeadMakeRoom(t *testing.T) {
 // TestSameIDAgain has a container take the place of one whose shim died.
 func TestSameIDAgain(t *testing.T) {
 	l := open(t)
-	gone := *l
-	gone.self = deadProcess(t)
-	b := reserve(t, &gone, "a", dedicated(1))
+	gone := as(t, l, deadProcess(t))
+	b := reserve(t, gone, "a", dedicated(1))
 	_, _, err := l.Confirm(t.Context(), b, deadProcess(t))
 	must(t, err)
 	reserve(t, l, "a", dedicated(2))
@@ -156,14 +154,13 @@ func TestSameIDAgain(t *testing.T) {
 // TestSweepEverySoOften has the dead in nobody's way.
 func TestSweepEverySoOften(t *testing.T) {
 	l := open(t)
-	gone := *l
-	gone.self = deadProcess(t)
+	gone := as(t, l, deadProcess(t))
 	// However many changes a container's life is, and wherever the first of
 	// them is counted from.
 	for _, dead := range []int{1, 2} {
 		for _, releases := range []int{0, 1, 2} {
 			for n := range dead {
-				reserve(t, &gone, fmt.Sprint("dead", n), sharedOn(0))
+				reserve(t, gone, fmt.Sprint("dead", n), sharedOn(0))
 			}
 			for range sweepEvery {
 				_, err := l.Reserve(t.Context(), bundle(l, "a"), always(sharedOn(0)))

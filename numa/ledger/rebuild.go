@@ -88,7 +88,7 @@ func ReadRecord(bundle string) (Record, error) {
 // rebuild makes a state of what the bundles say. A bundle that cannot be read
 // has no claim: there is nobody to tell.
 func (l *Ledger) rebuild(d directory) *state {
-	s := &state{boot: l.boot, topology: l.config.Topology.Hash}
+	s := &state{boot: l.boot, topology: l.topology.Load().Hash}
 	for _, root := range l.knownRoots(d) {
 		for _, namespace := range names(root) {
 			for _, id := range names(filepath.Join(root, namespace)) {

@@ -30,9 +30,8 @@ func TestRebuild(t *testing.T) {
 	reserve(t, l, "pod", pod)
 	reserve(t, l, "unplaced", sharedOn(0))
 	deadOwner, deadInit := deadProcess(t), deadProcess(t)
-	gone := *l
-	gone.self = deadOwner
-	orphan := reserve(t, &gone, "its shim is dead", sharedOn(0))
+	gone := as(t, l, deadOwner)
+	orphan := reserve(t, gone, "its shim is dead", sharedOn(0))
 	own, _, err = l.Confirm(t.Context(), orphan, p)
 	must(t, err)
 	writeRecord(t, orphan, gone.Record(own, p))
@@ -85,7 +84,7 @@ func TestRebuild(t *testing.T) {
 	if !sameEntries(before, rebuilt) {
 		t.Errorf("rebuilt %+v, was %+v", rebuilt, before)
 	}
-	must(t, l.Count(t.Context(), FailedOpen))
+	write(t, l)
 	if written, _ := read(t, l); !sameEntries(before, written) {
 		t.Errorf("written %+v, was %+v", written, before)
 	}

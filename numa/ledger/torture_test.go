@@ -71,7 +71,7 @@ func TestManyProcesses(t *testing.T) {
 		t.Errorf("%d entries are left: %+v", len(entries), entries)
 	}
 	// A write clears away what the killed left half written.
-	must(t, l.Count(t.Context(), FailedOpen))
+	write(t, l)
 	sound(t, l)
 	if _, err := os.Stat(filepath.Join(l.config.Dir, badFile)); err == nil {
 		t.Error("a ledger was found defective")
@@ -172,7 +172,7 @@ func TestDeathAtEachStep(t *testing.T) {
 		if dropped, err := l.Sweep(t.Context()); err != nil || dropped != len(ids)-1 {
 			t.Errorf("after death when %q: %d dropped of %q, %v", where, dropped, ids, err)
 		}
-		must(t, l.Count(t.Context(), FailedOpen))
+		write(t, l)
 		// The roots are written again when a bundle of them comes again.
 		_, err = l.Reserve(t.Context(), other, always(dedicated(1)))
 		must(t, err)
