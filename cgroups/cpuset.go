@@ -21,6 +21,11 @@ func (c *Cgroup) EffectiveMems() (cpuset.Set, error) {
 	return c.effective(cpusetV2.mems, cpusetV1.mems)
 }
 
+// IsV1 tells a cgroup whose effective CPUs and memory nodes are what it was
+// given, less what has been offline since: cgroup v1. On v2 what comes back
+// online is the cgroup's again.
+func (c *Cgroup) IsV1() bool { return !c.v2 }
+
 func (c *Cgroup) effective(v2File, v1File string) (cpuset.Set, error) {
 	controller, name := unified, v2File
 	if !c.v2 {

@@ -86,6 +86,24 @@ func newer(t *testing.T, dir string) {
 	must(t, os.WriteFile(filepath.Join(dir, "state"), fmt.Appendf(nil, "%s%08x%s", before, sum, after), 0o600))
 }
 
+// TestReleasesLater deletes a container while the ledger is locked: its place is
+// free some time after the ledger is, though nothing else happens.
+func TestReleasesLater(t *testing.T) {
+	m := newMachine(t)
+	r := m.shim(dedicated)
+	r.createWith("c", specWith(cpus(4)))
+	f, err := os.Open(m.ledger)
+	must(t, err)
+	defer f.Close()
+	must(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
+	r.end("c")
+	if left := m.entries(); len(left) != 1 {
+		t.Errorf("in the ledger: %+v", left)
+	}
+	must(t, unix.Flock(int(f.Fd()), unix.LOCK_UN))
+	eventually(t, "the place is free", func() bool { return len(m.entries()) == 0 })
+}
+
 // lock holds the lock of a ledger until the end of the test.
 func lock(t *testing.T, dir string) {
 	t.Helper()

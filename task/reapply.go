@@ -4,14 +4,22 @@ import (
 	"context"
 	"os"
 	"sync/atomic"
+	"time"
+)
+
+// What a look has left to do is tried again after a while, which doubles from
+// retryMin to retryMax.
+const (
+	retryMin = time.Second
+	retryMax = time.Minute
 )
 
 // reapplier gives the containers of a service the CPUs that are theirs when
-// those that other containers own have changed. It is one goroutine, from
-// NewService to Close.
+// those that other containers own have changed, and has the placer settle with
+// the ledger. It is one goroutine, from NewService to Close.
 type reapplier struct {
 	// nudge has a value when a container of this process has made a change
-	// that concerns another of its containers.
+	// that concerns another of its containers, or could not make one.
 	nudge chan struct{}
 	// looks counts those that have begun.
 	looks atomic.Uint64
@@ -31,21 +39,33 @@ func (r *reapplier) changed() {
 	}
 }
 
-// run looks whenever it is woken, by other processes or by this one.
-func (r *reapplier) run(wake <-chan os.Signal, look func(context.Context)) {
+// run looks whenever it is woken, by other processes or by this one, and then
+// settles until nothing is left.
+func (r *reapplier) run(wake <-chan os.Signal, look func(context.Context), settle func(context.Context) (left bool)) {
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	go func() {
 		defer close(r.done)
+		var again <-chan time.Time
+		wait := retryMin
 		for {
 			select {
 			case <-wake:
+				r.looks.Add(1)
+				look(ctx)
 			case <-r.nudge:
+				r.looks.Add(1)
+				look(ctx)
+			case <-again:
 			case <-ctx.Done():
 				return
 			}
-			r.looks.Add(1)
-			look(ctx)
+			if !settle(ctx) {
+				again, wait = nil, retryMin
+				continue
+			}
+			again = time.After(wait)
+			wait = min(2*wait, retryMax)
 		}
 	}()
 }

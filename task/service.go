@@ -71,7 +71,7 @@ func NewService(c Config) *Service {
 	s := &Service{Config: c, containers: map[string]*Container{}, reapplier: newReapplier()}
 	s.placer = placement.New(c.Node.Placement, s.reapplier.changed)
 	if c.Wake != nil {
-		s.reapplier.run(c.Wake, s.reapplyAll)
+		s.reapplier.run(c.Wake, s.reapplyAll, s.placer.Settle)
 	}
 	return s
 }

@@ -12,12 +12,15 @@ import (
 	"containerd-shim-numa-v1/numa/ledger"
 )
 
-// host is what is known of the machine and of who is on it.
+// host is what is known of the machine and of who is on it. It does not change
+// once made.
 type host struct {
 	topology *numa.Topology
-	ledger   *ledger.Ledger
-	dir      string // of the ledger
-	sysfs    fs.FS
+	// machine tells when topology is out of date. It is for current alone.
+	machine *numa.Machine
+	ledger  *ledger.Ledger
+	dir     string // of the ledger
+	sysfs   fs.FS
 	// foreign: sysfs is not this machine's.
 	foreign bool
 }
@@ -52,7 +55,8 @@ func openHost(s Settings, changed func(), defect func(error)) (*host, error) {
 	// directory will do is the ledger's to say.
 	_ = os.Mkdir(dir, 0o700)
 	h := &host{dir: dir, sysfs: os.DirFS(root), foreign: s.Sysfs != ""}
-	if h.topology, err = numa.LoadCached(dir, h.sysfs, strings.TrimSpace(string(boot))); err != nil {
+	h.machine = numa.NewMachine(dir, h.sysfs, strings.TrimSpace(string(boot)))
+	if h.topology, err = h.machine.Topology(); err != nil {
 		return nil, err
 	}
 	h.ledger, err = ledger.Open(ledger.Config{Dir: dir, Topology: h.topology, Changed: changed, Defect: defect})
@@ -60,6 +64,19 @@ func openHost(s Settings, changed func(), defect func(error)) (*host, error) {
 		return nil, err
 	}
 	return h, nil
+}
+
+// current is h, or another where CPUs or nodes have come or gone. One caller at
+// a time.
+func (h *host) current() (*host, error) {
+	t, err := h.machine.Topology()
+	if err != nil || t == h.topology {
+		return h, err
+	}
+	now := *h
+	now.topology = t
+	h.ledger.SetTopology(t)
+	return &now, nil
 }
 
 // nodeFiles is where the kernel tells of memory nodes, below /sys:

@@ -56,7 +56,7 @@ func (p *Placed) bound() cpuset.Set {
 // watchMemory has a goroutine widen a container's memory nodes when those that
 // it is bound to run short. Release ends it.
 func (p *Placed) watchMemory(apply Apply) {
-	if !p.settings.WidenMemory || p.unwatch != nil || p.bound().IsEmpty() || p.asked.Mems.IsSubset(p.mems) {
+	if !p.settings.WidenMemory || p.released.Load() || p.unwatch != nil || p.bound().IsEmpty() || p.asked.Mems.IsSubset(p.mems) {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -65,10 +65,10 @@ func (p *Placed) watchMemory(apply Apply) {
 		cancel()
 		<-done
 	}
-	nodes := p.mems
+	sysfs, nodes := p.host.sysfs, p.mems
 	go func() {
 		defer close(done)
-		if err := memory.AwaitShortage(ctx, p.host.sysfs, nodes); err != nil {
+		if err := memory.AwaitShortage(ctx, sysfs, nodes); err != nil {
 			if ctx.Err() == nil {
 				p.log(ctx).WithError(err).Warn("its memory nodes are not watched")
 			}
@@ -93,8 +93,8 @@ func (p *Placed) widen(ctx context.Context, apply Apply) {
 	if err := p.take(ctx); err != nil {
 		return // it is being released
 	}
-	defer p.give()
-	if p.released || p.bound().IsEmpty() {
+	defer func() { <-p.busy }() // give would wait for this goroutine
+	if p.released.Load() || p.bound().IsEmpty() {
 		return
 	}
 	err := apply(ctx, &specs.LinuxResources{CPU: &specs.LinuxCPU{Mems: p.asked.Mems.String()}})

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -29,14 +30,19 @@ type Apply func(ctx context.Context, r *specs.LinuxResources) error
 // Placed is a container in the ledger.
 type Placed struct {
 	placer   *Placer
-	host     *host
+	ledger   *ledger.Ledger
 	id       string
 	bundle   string
 	systemd  bool
 	settings Settings
 
+	// released is set when the container is gone, and orphaned as well if that
+	// was while a change of it hung.
+	released, orphaned atomic.Bool
+
 	// busy is held by whoever changes what follows or the container's cpuset.
 	busy chan struct{}
+	host *host // as it was when the container was last looked at
 	// spec is what the container asks for, without what the placement made of
 	// it, and with the updates that there have been.
 	spec      *specs.Spec
@@ -48,8 +54,12 @@ type Placed struct {
 	// have been, had it not been all that there is above.
 	cpus, mems cpuset.Set
 	// fault says why the placement is not in force; "" if it is.
-	fault    string
-	released bool
+	fault string
+	// cgroup is the container's, nil if it is not known.
+	cgroup *cgroups.Cgroup
+	// lacking are CPUs of cpus that the cgroup above did not have when they
+	// were to be given.
+	lacking cpuset.Set
 	// behind: the last update is not in the ledger.
 	behind bool
 	// widened: its memory nodes ran short, so it has all that it is granted.
@@ -67,7 +77,13 @@ func (p *Placed) take(ctx context.Context) error {
 	}
 }
 
-func (p *Placed) give() { <-p.busy }
+// give ends what take began.
+func (p *Placed) give() {
+	if p.orphaned.CompareAndSwap(true, false) {
+		p.end(context.Background()) // it may be in the ledger again
+	}
+	<-p.busy
+}
 
 // reserve enters the container in the ledger.
 func (p *Placed) reserve(ctx context.Context) error {
@@ -75,7 +91,7 @@ func (p *Placed) reserve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.host = h
+	p.host, p.ledger = h, h.ledger
 	m, err := h.look(p.spec, p.systemd)
 	if err != nil {
 		return err
@@ -159,9 +175,10 @@ func (p *Placed) Confirm(ctx context.Context, pid int, cg *cgroups.Cgroup, apply
 		return
 	}
 	defer p.give()
-	if p.released {
+	if p.released.Load() {
 		return
 	}
+	p.cgroup = cg
 	p.confirmInit(ctx, pid)
 	p.verify(ctx, cg)
 	p.watchMemory(apply)
@@ -229,58 +246,41 @@ func (p *Placed) enter(ctx context.Context, claim numa.Claim) {
 	p.claim = claim
 }
 
-// Reapply gives a container the CPUs that are its now, if it shares them with
-// others. It reads the ledger once no other change of the container is under
-// way: what was read before an update may lack those that own CPUs of the node
-// where that has put it.
-func (p *Placed) Reapply(ctx context.Context, apply Apply) {
-	if p == nil {
-		return
-	}
-	if err := p.take(ctx); err != nil {
-		return // the shim ends
-	}
-	defer p.give()
-	if p.released || p.asked.keep != "" || p.claim.Nodes.IsEmpty() || !p.claim.Owned.IsEmpty() {
-		return
-	}
-	entries, err := p.host.ledger.Read()
-	if err != nil {
-		p.log(ctx).WithError(err).Warn("cannot tell which CPUs others own now")
-		return
-	}
-	p.reapply(ctx, p.without(entries), apply)
-}
-
-func (p *Placed) reapply(ctx context.Context, others []numa.Claim, apply Apply) {
-	cpus := p.host.topology.SharedCPUs(p.claim, others)
-	if cpus.Equal(p.cpus) {
-		return
-	}
-	if err := apply(ctx, &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: cpus.String()}}); err != nil {
-		p.log(ctx).WithError(err).Debugf("cannot move to CPUs %s", cpus)
-		return
-	}
-	p.log(ctx).Debugf("CPUs %s, were %s: CPUs that others own have changed", cpus, p.cpus)
-	p.cpus = cpus
-	p.note()
-}
-
-// Release takes the container out of the ledger. That it cannot is told, and
-// left for the delete command to do.
+// Release takes the container out of the ledger. What fails is told, and is
+// left for Settle, and for the delete command, to do.
 func (p *Placed) Release(ctx context.Context) {
 	if p == nil {
 		return
 	}
+	p.released.Store(true)
 	if err := p.take(ctx); err == nil {
 		defer p.give()
-		p.released = true
-		if p.unwatch != nil {
-			p.unwatch()
-		}
+		p.end(ctx)
+		return
 	}
-	if err := release(ctx, p.host.ledger, p.bundle); err != nil {
-		p.log(ctx).WithError(err).Warn("its place is not free before the shim ends")
+	p.leave(ctx)
+	p.orphaned.Store(true)
+	select {
+	case p.busy <- struct{}{}:
+		p.give()
+	default: // who has it gives it
+	}
+}
+
+// end ends what there is of the container here.
+func (p *Placed) end(ctx context.Context) {
+	if p.unwatch != nil {
+		p.unwatch()
+		p.unwatch = nil
+	}
+	p.leave(ctx)
+}
+
+// leave releases the container's place.
+func (p *Placed) leave(ctx context.Context) {
+	if err := release(ctx, p.ledger, p.bundle); err != nil {
+		p.log(ctx).WithError(err).Warn("its place is not free yet")
+		p.placer.changed()
 	}
 }
 
@@ -299,5 +299,9 @@ func (p *Placed) tell(ctx context.Context) {
 }
 
 func (p *Placed) missed() []string {
-	return append(slices.Clone(p.asked.missed), p.placement.Missed...)
+	missed := append(slices.Clone(p.asked.missed), p.placement.Missed...)
+	if !p.lacking.IsEmpty() {
+		missed = append(missed, fmt.Sprintf("CPUs %s: the cgroup above has lost them", p.lacking))
+	}
+	return missed
 }

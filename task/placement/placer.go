@@ -13,6 +13,7 @@ import (
 
 	"containerd-shim-numa-v1/cgroups"
 	"containerd-shim-numa-v1/numa"
+	"containerd-shim-numa-v1/numa/ledger"
 )
 
 // Placer places the containers of one shim process.
@@ -28,9 +29,13 @@ type Placer struct {
 }
 
 // New returns a Placer with a node's settings. It opens nothing before there
-// is a container to be placed. changed is called when the CPUs of containers
-// of this process may have changed by another of its containers.
+// is a container to be placed. changed, if not nil, is called when the CPUs of
+// containers of this process may have changed by another of its containers, or
+// when there is something to Settle. It must not block.
 func New(node Settings, changed func()) *Placer {
+	if changed == nil {
+		changed = func() {}
+	}
 	return &Placer{node: node.Clone(), changed: changed, opening: make(chan struct{}, 1), failures: map[string]int{}}
 }
 
@@ -72,7 +77,15 @@ func (p *Placer) Place(ctx context.Context, c Container) (*Placed, error) {
 		if c.Spec.Annotations[criType] == typeSandbox {
 			s.Policy = "" // it runs nothing, so that it has nothing to demand
 		}
-		return nil, p.failOpen(ctx, s, err)
+		if err := p.failOpen(ctx, s, err); err != nil {
+			return nil, err
+		}
+		placed.noteUnplaced(err)
+		if placed.host != nil {
+			placed.host.ledger.Count(ledger.FailedOpen)
+			p.changed()
+		}
+		return nil, nil
 	}
 	placed.edit(c.Spec)
 	placed.note()
@@ -80,7 +93,7 @@ func (p *Placer) Place(ctx context.Context, c Container) (*Placed, error) {
 	return placed, nil
 }
 
-// open returns the host, opened if it has not been.
+// open returns the host as it is now, opened if it has not been.
 func (p *Placer) open(ctx context.Context) (*host, error) {
 	select {
 	case p.opening <- struct{}{}:
@@ -96,8 +109,48 @@ func (p *Placer) open(ctx context.Context) (*host, error) {
 			return nil, failure{"the machine", err}
 		}
 		p.host = h
+		return h, nil
 	}
-	return p.host, nil
+	h, err := p.host.current()
+	if err != nil {
+		// What was known of it is better than nothing.
+		log.G(ctx).WithError(err).Debug("cannot tell whether CPUs or nodes have come or gone")
+	}
+	was := p.host.topology.Online
+	p.host = h
+	if now := h.topology.Online; !now.Equal(was) {
+		log.G(ctx).Infof("CPUs %s are online, were %s", now, was)
+		p.changed()
+	}
+	return h, nil
+}
+
+// Settle enters into the ledger what could not be entered when it was due, and
+// tells whether something is left.
+func (p *Placer) Settle(ctx context.Context) (left bool) {
+	l := p.opened(ctx)
+	if l == nil {
+		return false
+	}
+	if err := l.Settle(ctx); err != nil {
+		log.G(ctx).WithError(err).Debug("places of containers that are gone are not free yet")
+		return true
+	}
+	return false
+}
+
+// opened is the ledger, nil if it has not been opened.
+func (p *Placer) opened(ctx context.Context) *ledger.Ledger {
+	select {
+	case p.opening <- struct{}{}:
+		defer func() { <-p.opening }()
+	case <-ctx.Done():
+		return nil
+	}
+	if p.host == nil {
+		return nil
+	}
+	return p.host.ledger
 }
 
 // failure is a reason why a container is not placed. Its cause is what those

@@ -25,7 +25,7 @@ const maxRecord = 64 << 10
 // where it is, for the delete command, and (claim) for a ledger that is lost.
 type record struct {
 	Version int    `json:"version"`
-	Ledger  string `json:"ledger"`
+	Ledger  string `json:"ledger,omitempty"`
 	Sysfs   string `json:"sysfs,omitempty"`
 
 	Asked wanted `json:"asked"`
@@ -33,15 +33,16 @@ type record struct {
 	Nodes cpuset.Set `json:"nodes"`
 	CPUs  cpuset.Set `json:"cpus"`
 	Mems  cpuset.Set `json:"mems"`
-	// Kept says why the CPUs were left as they are, Fault why the placement is
-	// not in force.
+	// Kept says why the CPUs were left as they are, Fault why there is no
+	// placement, or why it is not in force.
 	Kept       string           `json:"kept,omitempty"`
 	Fault      string           `json:"fault,omitempty"`
 	Reason     string           `json:"reason,omitempty"`
 	Missed     []string         `json:"missed,omitempty"`
 	Candidates []numa.Candidate `json:"candidates,omitempty"`
 
-	Claim ledger.Record `json:"claim"`
+	// Claim is nil for a container that is not in the ledger.
+	Claim *ledger.Record `json:"claim,omitempty"`
 }
 
 // wanted is what the container asked for, in the words of the settings.
@@ -61,23 +62,33 @@ type wanted struct {
 	Mems         cpuset.Set      `json:"mems"`
 }
 
-// note writes what is in force into the bundle. The container is worth more
-// than the note, so an error is only logged.
+// note writes what is in force into the bundle.
 func (p *Placed) note() {
-	r := p.asked.Request
-	wishes, _ := p.settings.wishes()
-	data, err := json.Marshal(record{
-		Version: recordVersion, Ledger: p.host.dir, Sysfs: p.placer.node.Sysfs,
-		Asked: wanted{
-			Policy: policies[wishes.Policy], CPUPolicy: cpuPolicies[wishes.CPU], ThreadPolicy: threadPolicies[wishes.Thread],
-			CachePolicy: cachePolicies[wishes.Cache], MemoryPolicy: memoryPolicies[wishes.Memory],
-			Milli: r.Milli, Width: r.Width, Bytes: r.Bytes, Hugepages: r.Hugepages, Devices: r.Devices, Pod: r.Pod,
-			Granted: r.Granted, Mems: r.Mems,
-		},
-		Nodes: p.claim.Nodes, CPUs: p.cpus, Mems: p.bound(), Kept: p.asked.keep, Fault: p.fault,
+	claim := p.host.ledger.Record(p.claim, p.init)
+	p.write(record{
+		Ledger: p.host.dir,
+		Nodes:  p.claim.Nodes, CPUs: p.cpus, Mems: p.bound(), Kept: p.asked.keep, Fault: p.fault,
 		Reason: p.placement.Reason, Missed: p.missed(), Candidates: p.placement.Candidates,
-		Claim: p.host.ledger.Record(p.claim, p.init),
+		Claim: &claim,
 	})
+}
+
+// noteUnplaced writes why a container runs without a placement.
+func (p *Placed) noteUnplaced(why error) { p.write(record{Fault: why.Error()}) }
+
+// write adds to r what was asked for and makes it the bundle's file. The
+// container is worth more than the note, so an error is only logged.
+func (p *Placed) write(r record) {
+	a := p.asked.Request
+	wishes, _ := p.settings.wishes()
+	r.Version, r.Sysfs = recordVersion, p.placer.node.Sysfs
+	r.Asked = wanted{
+		Policy: policies[wishes.Policy], CPUPolicy: cpuPolicies[wishes.CPU], ThreadPolicy: threadPolicies[wishes.Thread],
+		CachePolicy: cachePolicies[wishes.Cache], MemoryPolicy: memoryPolicies[wishes.Memory],
+		Milli: a.Milli, Width: a.Width, Bytes: a.Bytes, Hugepages: a.Hugepages, Devices: a.Devices, Pod: a.Pod,
+		Granted: a.Granted, Mems: a.Mems,
+	}
+	data, err := json.Marshal(r)
 	if err == nil {
 		err = replaceFile(filepath.Join(p.bundle, ledger.RecordFile), data)
 	}
@@ -127,6 +138,9 @@ func Release(ctx context.Context, bundle string) error {
 	var r record
 	if err := json.NewDecoder(io.LimitReader(f, maxRecord)).Decode(&r); err != nil {
 		return fmt.Errorf("release the placement: parse %s: %w", path, err)
+	}
+	if r.Claim == nil {
+		return nil // it never was in the ledger
 	}
 	h, err := openHost(Settings{Ledger: r.Ledger, Sysfs: r.Sysfs}, nil, nil)
 	if err != nil {

@@ -41,7 +41,7 @@ func (p *Placed) Update(ctx context.Context, r *specs.LinuxResources, apply Appl
 		return err
 	}
 	defer p.give()
-	if p.released || p.fault != "" {
+	if p.released.Load() || p.fault != "" {
 		return apply(ctx, r)
 	}
 	before := p.decision()
@@ -84,6 +84,7 @@ func (p *Placed) Update(ctx context.Context, r *specs.LinuxResources, apply Appl
 // reconsider places the container again, where it is if possible. In the ledger
 // it has CPUs that were its own as well, until it has let go of them.
 func (p *Placed) reconsider(ctx context.Context) error {
+	p.refresh(ctx)
 	m, err := p.host.look(p.spec, p.systemd)
 	if err != nil {
 		return err
