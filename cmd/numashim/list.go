@@ -17,6 +17,7 @@ import (
 
 	"containerd-shim-numa-v1/cgroups"
 	"containerd-shim-numa-v1/numa/cpuset"
+	"containerd-shim-numa-v1/numa/ledger"
 )
 
 // bundles is where containerd keeps the bundles of its tasks below its state
@@ -31,10 +32,12 @@ type placed struct {
 	Namespace string `json:"namespace"`
 	ID        string `json:"id"`
 	Bundle    string `json:"bundle"`
-	// Nodes and CPUs are in force; Why says why these, or why not.
-	Nodes cpuset.Set `json:"nodes"`
-	CPUs  cpuset.Set `json:"cpus"`
-	Why   string     `json:"why"`
+	// Nodes and CPUs are in force; Why says why these, or why not. Unplaced
+	// tells of a container that something has kept from having a place.
+	Nodes    cpuset.Set `json:"nodes"`
+	CPUs     cpuset.Set `json:"cpus"`
+	Why      string     `json:"why"`
+	Unplaced bool       `json:"unplaced,omitempty"`
 	// Memory is what is used of each node, in bytes; nothing where the kernel
 	// does not tell.
 	Memory []cgroups.NodeMemory `json:"memory,omitempty"`
@@ -42,11 +45,12 @@ type placed struct {
 	Rootfs json.RawMessage `json:"rootfs,omitempty"`
 }
 
-// list prints the containers that shims have placed. One whose bundle cannot be
-// read is an error, after all others are printed.
+// list prints the containers that shims have placed, or were to place. One whose
+// bundle cannot be read is an error, after all others are printed.
 func list(_ context.Context, args []string, out io.Writer) error {
 	f := flag.NewFlagSet("list", flag.ContinueOnError)
 	state := f.String("state", "/run/containerd", "containerd's state `directory`")
+	dir := f.String("ledger", ledger.DefaultDir, "the ledger's `directory`")
 	asJSON := f.Bool("json", false, "everything, one JSON object a line")
 	if err := parse(f, args, out); err != nil {
 		return err
@@ -74,7 +78,33 @@ func list(_ context.Context, args []string, out io.Writer) error {
 	if *asJSON {
 		write = lines
 	}
-	return errors.Join(append(bad, write(out, all))...)
+	bad = append(bad, write(out, all))
+	if !*asJSON {
+		bad = append(bad, summary(out, all, *dir))
+	}
+	return errors.Join(bad...)
+}
+
+// summary says how many containers run without a place that they should have,
+// and what the ledger has counted.
+func summary(out io.Writer, all []placed, dir string) error {
+	unplaced := 0
+	for _, p := range all {
+		if p.Unplaced {
+			unplaced++
+		}
+	}
+	fmt.Fprintf(out, "\n%d of %d run unplaced\n", unplaced, len(all))
+	n, err := ledger.ReadCounters(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // nothing has been placed since boot
+	}
+	if err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	_, err = fmt.Fprintf(out, "created since the ledger was begun: %d on one node, %d on several, %d left alone, %d refused, %d unplaced\n",
+		n[ledger.Placed], n[ledger.Spilled], n[ledger.Unplaced], n[ledger.Refused], n[ledger.FailedOpen])
+	return err
 }
 
 // read reads what a bundle tells.
@@ -92,7 +122,7 @@ func read(bundle string) (placed, error) {
 	if err := json.Unmarshal(data, &note); err != nil {
 		return p, fmt.Errorf("%s/placement.json: %w", bundle, err)
 	}
-	p.Nodes, p.CPUs = note.Nodes, note.CPUs
+	p.Nodes, p.CPUs, p.Unplaced = note.Nodes, note.CPUs, note.Fault != ""
 	p.Why = why(note.Fault, note.Kept, note.Reason, note.Missed)
 	if data, err := readNote(filepath.Join(bundle, "rootfs.json")); err == nil && json.Valid(data) {
 		p.Rootfs = data
@@ -105,7 +135,7 @@ func read(bundle string) (placed, error) {
 func why(fault, kept, reason string, missed []string) string {
 	switch {
 	case fault != "":
-		return "not in force: " + fault
+		return "unplaced: " + fault
 	case kept != "":
 		return "left alone: " + kept
 	case len(missed) > 0:

@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"containerd-shim-numa-v1/numa"
+	"containerd-shim-numa-v1/numa/ledger"
 )
 
 func TestList(t *testing.T) {
@@ -29,15 +32,27 @@ func TestList(t *testing.T) {
 	})
 	bundle("b", map[string]string{"placement.json": `{"version":1,"nodes":"","cpus":"0-1","kept":"kubelet gave CPUs"}`})
 	bundle("c", map[string]string{"config.json": `{}`})
+	bundle("d", map[string]string{"placement.json": `{"version":1,"nodes":"","cpus":"","fault":"the ledger is locked"}`})
+	dir := filepath.Join(t.TempDir(), "ledger")
 
 	var out strings.Builder
-	if err := run(context.Background(), []string{"list", "-state", state}, &out); err != nil {
+	if err := run(context.Background(), []string{"list", "-state", state, "-ledger", dir}, &out); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 3 || !strings.HasPrefix(lines[1], "default    a          1      4-7") || !strings.HasSuffix(lines[1], "CPUs free (missed: its device)") ||
+	if len(lines) != 6 || !strings.HasSuffix(lines[3], " unplaced: the ledger is locked") || lines[5] != "1 of 3 run unplaced" || !strings.HasPrefix(lines[1], "default    a          1      4-7") || !strings.HasSuffix(lines[1], "CPUs free (missed: its device)") ||
 		!strings.HasSuffix(lines[2], "left alone: kubelet gave CPUs") {
 		t.Errorf("printed\n%s", out.String())
+	}
+
+	count(t, dir)
+	out.Reset()
+	if err := run(context.Background(), []string{"list", "-state", state, "-ledger", dir}, &out); err != nil {
+		t.Fatal(err)
+	}
+	const counted = "0 on one node, 0 on several, 0 left alone, 0 refused, 2 unplaced\n"
+	if !strings.HasSuffix(out.String(), counted) {
+		t.Errorf("printed\n%s\nwithout %s", out.String(), counted)
 	}
 
 	out.Reset()
@@ -58,6 +73,20 @@ func TestList(t *testing.T) {
 	}
 }
 
+// count has a ledger count two containers that run unplaced.
+func count(t *testing.T, dir string) {
+	t.Helper()
+	l, err := ledger.Open(ledger.Config{Dir: dir, Topology: &numa.Topology{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Count(ledger.FailedOpen)
+	l.Count(ledger.FailedOpen)
+	if err := l.Settle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestListTellsWhichFileIsBad(t *testing.T) {
 	state := t.TempDir()
 	for id, note := range map[string]string{"bad": "{", "good": `{"version":1,"nodes":"0","cpus":"0","reason":"room"}`} {
@@ -68,7 +97,7 @@ func TestListTellsWhichFileIsBad(t *testing.T) {
 		write(t, filepath.Join(dir, "placement.json"), note, 0o600)
 	}
 	var out strings.Builder
-	err := run(context.Background(), []string{"list", "-state", state}, &out)
+	err := run(context.Background(), []string{"list", "-state", state, "-ledger", state + "/ledger"}, &out)
 	if err == nil || !strings.Contains(err.Error(), "default/bad/placement.json") {
 		t.Errorf("error %v", err)
 	}
@@ -79,7 +108,7 @@ func TestListTellsWhichFileIsBad(t *testing.T) {
 
 func TestListWithoutBundles(t *testing.T) {
 	state := t.TempDir()
-	if err := run(context.Background(), []string{"list", "-state", state}, new(strings.Builder)); err != nil {
+	if err := run(context.Background(), []string{"list", "-state", state, "-ledger", state + "/ledger"}, new(strings.Builder)); err != nil {
 		t.Errorf("no bundles: %v", err)
 	}
 	err := run(context.Background(), []string{"list", "-state", filepath.Join(state, "none")}, new(strings.Builder))

@@ -19,7 +19,7 @@ type command struct {
 }
 
 var commands = [...]command{
-	{"list", "the containers that are placed: where, why, and their memory by node", list},
+	{"list", "the containers that are placed: where, why, and their memory by node; those that are not", list},
 	{"install", "copy the shim to where containerd finds it, replacing one that runs safely", install},
 	{"ready", "keep the node's label in step with whether containerd knows the handler", ready},
 }

@@ -16,7 +16,7 @@ const root = "../.."
 var allowed = map[string][]string{
 	"cgroups":                     {"numa/cpuset"},
 	"cmd/containerd-shim-numa-v1": {"numa/ledger", "rootfs", "shim", "task", "task/external", "task/native"},
-	"cmd/numashim":                {"cgroups", "numa/cpuset"},
+	"cmd/numashim":                {"cgroups", "numa/cpuset", "numa/ledger"},
 	"numa":                        {"numa/cpuset", "numa/private"},
 	"numa/cpuset":                 {},
 	"numa/ledger":                 {"numa", "numa/cpuset", "numa/private"},
