@@ -34,7 +34,7 @@ func benchmarkDiscover(b *testing.B, dir string) {
 	b.Run("cached", func(b *testing.B) {
 		cache := ownDir(b)
 		for b.Loop() {
-			if _, err := LoadCached(cache, fsys, "boot"); err != nil {
+			if _, err := loadCached(cache, fsys, "boot"); err != nil {
 				b.Fatal(err)
 			}
 		}

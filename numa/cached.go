@@ -34,17 +34,11 @@ type cacheEntry struct {
 	Topology *Topology
 }
 
-// LoadCached does as Discover does, but remembers the topology in a file in
-// dir for as long as the boot and the CPUs and nodes online are the same:
-// bootID is /proc/sys/kernel/random/boot_id. In a dir that others can use
-// nothing is read or written. The file is not trusted: whatever is wrong with
-// it, the topology is discovered anew. That it cannot be written is not an
-// error.
-func LoadCached(dir string, fsys fs.FS, bootID string) (*Topology, error) {
-	return NewMachine(dir, fsys, bootID).Topology()
-}
-
-// loadCached does so where p is online.
+// loadCached does as Discover does where p is online, but remembers the topology
+// in a file in dir for as long as the boot and p are the same. In a dir that
+// others can use nothing is read or written. The file is not trusted: whatever
+// is wrong with it, the topology is discovered anew. That it cannot be written
+// is not an error.
 func (s *sysfs) loadCached(dir, bootID string, p presence) (*Topology, error) {
 	path, key := filepath.Join(dir, cacheName), cacheKey(bootID, p)
 	if t, err := readCache(path, key); err == nil && t.fits(p) && s.readMemory(t, p.memory) == nil {

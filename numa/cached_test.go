@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,12 +27,17 @@ func ownDir(t testing.TB) string {
 	return dir
 }
 
+// loadCached reads a machine as a process does that has not known it.
+func loadCached(dir string, fsys fs.FS, bootID string) (*Topology, error) {
+	return NewMachine(dir, fsys, bootID).Topology()
+}
+
 // load tells also whether the cache was believed: of the files of single
 // CPUs, none was opened.
 func load(t *testing.T, dir string, fsys fstest.MapFS, boot string) (m *Topology, hit bool) {
 	t.Helper()
 	c := &counting{FS: fsys}
-	m, err := LoadCached(dir, c, boot)
+	m, err := loadCached(dir, c, boot)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,14 +210,14 @@ func TestLoadCachedNowhere(t *testing.T) {
 	if _, hit := load(t, dir, with(t, "holes"), boot); hit {
 		t.Error("believed a file in a directory that others can use")
 	}
-	if m, err := LoadCached(t.TempDir(), fstest.MapFS{}, boot); err == nil || m != nil {
+	if m, err := loadCached(t.TempDir(), fstest.MapFS{}, boot); err == nil || m != nil {
 		t.Errorf("an empty /sys: %v, %v", m, err)
 	}
 }
 
 func FuzzParseCache(f *testing.F) {
 	dir := ownDir(f)
-	if _, err := LoadCached(dir, with(f, "vm-2cpu"), boot); err != nil {
+	if _, err := loadCached(dir, with(f, "vm-2cpu"), boot); err != nil {
 		f.Fatal(err)
 	}
 	text, err := os.ReadFile(filepath.Join(dir, cacheName))

@@ -60,14 +60,14 @@ func TestDiscoverWhileHotplugged(t *testing.T) {
 		if err := m.check(); err != nil {
 			t.Error(err)
 		}
-		if _, err := LoadCached(dir, fsys, "boot"); err != nil && !errors.Is(err, errChanged) {
+		if _, err := loadCached(dir, fsys, "boot"); err != nil && !errors.Is(err, errChanged) {
 			t.Error(err)
 		}
 	}
 	t.Logf("all CPUs %d times, without all caches %d times, fewer %d times, changing %d times", all, other, fewer, changed)
 	// What was remembered on the way must be no different from the truth.
 	for range 2 {
-		if m, err := LoadCached(dir, fsys, "boot"); err != nil || m.Hash != before.Hash {
+		if m, err := loadCached(dir, fsys, "boot"); err != nil || m.Hash != before.Hash {
 			t.Errorf("in the end %+v, %v\nat first %+v", m, err, before)
 		}
 	}

@@ -23,8 +23,9 @@ type Machine struct {
 	since    time.Time
 }
 
-// NewMachine is the machine whose sysfs fsys is. It reads nothing yet. dir and
-// bootID are those of LoadCached.
+// NewMachine is the machine whose sysfs fsys is. It reads nothing yet. What it
+// will have read it remembers in a file in dir as well, for the next process,
+// if dir is the user's alone. bootID is /proc/sys/kernel/random/boot_id.
 func NewMachine(dir string, fsys fs.FS, bootID string) *Machine {
 	return &Machine{dir: dir, bootID: bootID, sysfs: sysfs{fsys: fsys}}
 }

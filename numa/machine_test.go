@@ -12,7 +12,7 @@ import (
 func TestMachineFollows(t *testing.T) {
 	fsys := with(t, "r5.metal")
 	c := &counting{FS: fsys}
-	m := NewMachine(t.TempDir(), c, boot)
+	m := NewMachine(ownDir(t), c, boot)
 	last, err := m.Topology()
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +54,7 @@ func TestMachineLooksAgain(t *testing.T) {
 	for _, late := range []bool{false, true} {
 		fsys := with(t, "r5.metal", cpuDir+"cpu5/cache/*", absent)
 		fsys[cpuDir+"cpu0/cache/index3/shared_cpu_list"].Data = []byte("0-4,6-23,48-71")
-		m := NewMachine(t.TempDir(), fsys, boot)
+		m := NewMachine(ownDir(t), fsys, boot)
 		early, err := m.Topology()
 		if err != nil || early.cachesTold() {
 			t.Fatalf("%v; all caches are known", err)
