@@ -8,24 +8,31 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/log"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 const (
-	// deleteBudget bounds a delete; containerd kills it after 5 s
-	// (io.containerd.timeout.shim.cleanup).
+	// deleteBudget bounds a delete from the beginning of its process: on a
+	// busy machine some time passes before it does anything. containerd kills
+	// it after 5 s (io.containerd.timeout.shim.cleanup).
 	deleteBudget = 4500 * time.Millisecond
 
-	// deleteParallel bounds how many containers of a dead group are deleted
-	// at once.
-	deleteParallel = 8
+	// deleteParallel bounds how many containers of a dead group are deleted at
+	// once: more than a pod has, so that all are killed at once, and none waits
+	// for another to end.
+	deleteParallel = 64
+
+	// ticksPerSecond is the unit of times in /proc, the kernel's USER_HZ.
+	ticksPerSecond = 100
 )
 
 // delete cleans up what is left of one container. If the container is the one
@@ -36,7 +43,7 @@ func (r Runtime) delete(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, deleteBudget)
+	ctx, cancel := context.WithTimeout(ctx, deleteBudget-age())
 	defer cancel()
 	own := Target{Namespace: f.namespace, ID: f.id, Bundle: bundle, Address: f.address, Debug: f.debug}
 
@@ -66,6 +73,27 @@ func (r Runtime) delete(ctx context.Context, f flags) error {
 		return fmt.Errorf("write the answer to stdout: %w", err)
 	}
 	return nil
+}
+
+// age is for how long this process has existed, at most the whole budget of a
+// delete; 0 if that is not known.
+func age() time.Duration {
+	const startField = 22 // of proc_pid_stat(5); the second ends with the last ")"
+	stat, err := os.ReadFile("/proc/self/stat")
+	var now unix.Timespec
+	if err != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+		return 0
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) <= startField-3 {
+		return 0
+	}
+	ticks, err := strconv.ParseInt(fields[startField-3], 10, 64)
+	if err != nil {
+		return 0
+	}
+	begun := time.Duration(ticks) * (time.Second / ticksPerSecond)
+	return min(max(time.Duration(now.Nano())-begun, 0), deleteBudget)
 }
 
 // deadGroup tells whether the container is the one its group is named after

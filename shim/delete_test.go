@@ -3,10 +3,12 @@ package shim
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -174,5 +176,52 @@ func TestDeleteSiblingOfRevivedGroup(t *testing.T) {
 	f.Close()
 	if err := r.deleteSibling(t.Context(), Target{ID: "app1"}, path); err != nil || deleted != 1 {
 		t.Errorf("without: %d deleted, %v", deleted, err)
+	}
+}
+
+// TestDeleteKillsAllAtOnce has each container of a group end only after all of
+// them were killed.
+func TestDeleteKillsAllAtOnce(t *testing.T) {
+	const apps = 40
+	rig := newRig(t)
+	rig.bundle("pod1", pod("pod1"))
+	for n := range apps {
+		rig.bundle(fmt.Sprint("app", n), pod("pod1"))
+	}
+	var killed sync.WaitGroup
+	killed.Add(apps + 1)
+	r := Runtime{Delete: func(context.Context, Target) (Exit, error) {
+		killed.Done()
+		killed.Wait()
+		return Exit{}, nil
+	}}
+	done := make(chan error, 1)
+	go func() {
+		_, err := r.deleteGroup(t.Context(), Target{ID: "pod1", Bundle: filepath.Join(rig.bundles, "pod1")}, filepath.Join(rig.dir, "socket"))
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("some wait for others to end")
+	}
+}
+
+// TestAge knows when this process began, as long as it matters.
+func TestAge(t *testing.T) {
+	first := age()
+	if first <= 0 {
+		t.Fatalf("%v old", first)
+	}
+	for deadline := time.Now().Add(time.Minute); age() <= first && first < deleteBudget; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still %v old", first)
+		}
+	}
+	if got := age(); got > deleteBudget {
+		t.Errorf("%v old, more than the budget", got)
 	}
 }

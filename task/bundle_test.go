@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestCheckID(t *testing.T) {
@@ -134,6 +136,41 @@ type removerFunc func(ctx context.Context, root, id, bundle string) error
 
 func (f removerFunc) Remove(ctx context.Context, root, id, bundle string) error {
 	return f(ctx, root, id, bundle)
+}
+
+// TestCleanupInTime has the engine hang in a call that knows no context, and
+// wait in one that does: there is time left for the rest.
+func TestCleanupInTime(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount a root filesystem")
+	}
+	for name, heeds := range map[string]bool{"heeds its context": true, "hangs": false} {
+		dir := bundle(t, ownPIDs)
+		target := filepath.Join(dir, rootfsDir)
+		must(t, os.MkdirAll(target, 0o700))
+		must(t, unix.Mount("cleanup-test", target, "tmpfs", 0, ""))
+		hung := make(chan struct{})
+		ctx, cancel := context.WithTimeout(t.Context(), 3*afterRemoval)
+		ends, _ := ctx.Deadline()
+		_, _, err := Cleanup(ctx, removerFunc(func(ctx context.Context, _, _, _ string) error {
+			if until, ok := ctx.Deadline(); !ok || ends.Sub(until) < afterRemoval {
+				t.Errorf("%s: the removal may take until %v, all until %v", name, until, ends)
+			}
+			if !heeds {
+				<-hung
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}), "ns", "c", dir)
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if unix.Unmount(target, 0) == nil {
+			t.Errorf("%s: the root filesystem was still attached", name)
+		}
+		close(hung)
+		cancel()
+	}
 }
 
 func TestCleanup(t *testing.T) {

@@ -3,6 +3,7 @@ package task
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"time"
 
@@ -26,6 +27,10 @@ type Remover interface {
 // what is in the root filesystem.
 const criuRoot = "criu-root"
 
+// What has to be done after the removal of a container, or instead of it, takes
+// no more than this, unless somebody else holds the ledger's lock.
+const afterRemoval = 250 * time.Millisecond
+
 // Cleanup removes what is left of a container whose shim is gone and tells
 // how its init ended: as the shim has noted it, or killed, now. The pid is 0
 // if the bundle does not tell it.
@@ -36,7 +41,7 @@ func Cleanup(ctx context.Context, e Remover, namespace, id, bundle string) (pid 
 	if err := rootfs.Detach(filepath.Join(root, id, criuRoot)); err != nil {
 		return 0, Exit{}, err
 	}
-	removed := e.Remove(ctx, root, id, bundle)
+	removed := removeInTime(ctx, func(ctx context.Context) error { return e.Remove(ctx, root, id, bundle) })
 	detached := rootfs.Detach(filepath.Join(bundle, rootfsDir))
 	if err := errors.Join(removed, detached); err != nil {
 		return 0, Exit{}, err
@@ -52,4 +57,27 @@ func Cleanup(ctx context.Context, e Remover, namespace, id, bundle string) (pid 
 		pid, exit = readInitPid(bundle), Exit{Status: signalStatusBase + uint32(sigKill), At: time.Now()}
 	}
 	return pid, exit, nil
+}
+
+// removeInTime removes and leaves time for what comes after. A removal that
+// heeds its context has a little more to say why it failed; one that does not,
+// because a call of the engine or a hook hangs, goes on by itself: it ends with
+// the process, which is the delete command's.
+func removeInTime(ctx context.Context, remove func(context.Context) error) error {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return remove(ctx)
+	}
+	heeded, cancel := context.WithDeadline(ctx, deadline.Add(-2*afterRemoval))
+	defer cancel()
+	patience, done := context.WithDeadline(ctx, deadline.Add(-afterRemoval))
+	defer done()
+	removed := make(chan error, 1)
+	go func() { removed <- remove(heeded) }()
+	select {
+	case err := <-removed:
+		return err
+	case <-patience.Done():
+		return fmt.Errorf("remove the container: it hangs: %w", patience.Err())
+	}
 }

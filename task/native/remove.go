@@ -42,7 +42,9 @@ func (Engine) Remove(ctx context.Context, root, id, bundle string) error {
 	return kill(ctx, container)
 }
 
-// kill ends the container and destroys it once nothing runs any more. Its
+// kill ends the container and destroys it once nothing runs any more in its
+// cgroup: libcontainer tries for a second to remove each directory of one that
+// is not empty, a dozen of them with cgroup v1, and knows no context. Its
 // processes are the system's init to reap: a zombie counts as ended.
 func kill(ctx context.Context, c *libcontainer.Container) error {
 	for {
@@ -54,12 +56,33 @@ func kill(ctx context.Context, c *libcontainer.Container) error {
 			return fmt.Errorf("status of the container: %w", err)
 		}
 		if status == libcontainer.Stopped {
-			return c.Destroy()
+			left, err := killRest(c)
+			if err != nil {
+				return err
+			}
+			if left == 0 {
+				return c.Destroy()
+			}
 		}
 		if err := pause(ctx); err != nil {
 			return fmt.Errorf("the container, killed, has not ended: %w", err)
 		}
 	}
+}
+
+// killRest kills what has outlived init in the container's cgroup, and tells
+// how many that were: whoever was put there is not in its PID namespace.
+func killRest(c *libcontainer.Container) (left int, err error) {
+	pids, err := c.Processes()
+	if err != nil && !ended(err) {
+		return 0, fmt.Errorf("processes of the container: %w", err)
+	}
+	for _, pid := range pids {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return 0, fmt.Errorf("kill process %d: %w", pid, err)
+		}
+	}
+	return len(pids), nil
 }
 
 // ended tells whether a signal could not be sent because nobody is left: init

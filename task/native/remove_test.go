@@ -2,10 +2,13 @@ package native
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -96,6 +99,55 @@ func TestRemove(t *testing.T) {
 					t.Errorf("still there: %s", stat)
 				}
 			}
+		})
+	}
+}
+
+// TestRemoveOfTheUnkillable has a process of a container survive its init and
+// SIGKILL, in a part of the cgroup that is frozen: within the time that there is
+// nothing is taken away from under it, and the next Remove takes up from there.
+func TestRemoveOfTheUnkillable(t *testing.T) {
+	if _, err := os.Stat("/sys/fs/cgroup/freezer"); err != nil {
+		t.Skip("needs the freezer of cgroup v1, in which SIGKILL waits for the thaw: ", err)
+	}
+	for name, share := range map[string]func(*specs.Spec) *specs.Spec{
+		"own PID namespace":    func(s *specs.Spec) *specs.Spec { return s },
+		"shared PID namespace": sharedPIDs,
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, i := orphan(t, share(specOf(newID(), "sleep", "1000")), true)
+			path := r.Spec.Linux.CgroupsPath
+			frozen := filepath.Join("/sys/fs/cgroup/freezer", path, "frozen")
+			must(t, os.Mkdir(frozen, 0o755))
+			// It is not of the container's PID namespace: init's death is not its.
+			stuck := exec.Command("sleep", "1000")
+			must(t, stuck.Start())
+			t.Cleanup(func() { stuck.Process.Kill(); stuck.Wait() })
+			for _, dir := range cgroupDirs(path) {
+				must(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(stuck.Process.Pid)), 0))
+			}
+			must(t, os.WriteFile(filepath.Join(frozen, "cgroup.procs"), []byte(strconv.Itoa(stuck.Process.Pid)), 0))
+			must(t, os.WriteFile(filepath.Join(frozen, "freezer.state"), []byte("FROZEN"), 0))
+			t.Cleanup(func() { _ = os.WriteFile(filepath.Join(frozen, "freezer.state"), []byte("THAWED"), 0) })
+			must(t, i.init.Signal(unix.SIGKILL))
+			before := cgroupDirs(path)
+
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			if err := (Engine{}).Remove(ctx, r.Root, r.ID, r.Bundle); !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("error %v", err)
+			}
+			if after := cgroupDirs(path); !slices.Equal(before, after) {
+				t.Errorf("cgroups %q, were %q", after, before)
+			}
+			if _, err := os.Lstat(filepath.Join(r.Root, r.ID, "state.json")); err != nil {
+				t.Error(err)
+			}
+			must(t, os.WriteFile(filepath.Join(frozen, "freezer.state"), []byte("THAWED"), 0))
+			if err := stuck.Wait(); err == nil {
+				t.Error("it was not killed by the first Remove")
+			}
+			remove(t, r)
 		})
 	}
 }
