@@ -227,11 +227,14 @@ func (p *Placed) verify(ctx context.Context, cg *cgroups.Cgroup) {
 	if cpus.IsSubset(p.cpus) {
 		return
 	}
-	p.fault = fmt.Sprintf("the kernel lets it run on CPUs %s", cpus)
-	p.log(ctx).Warnf("placed on CPUs %s, but %s: it is unplaced", p.cpus, p.fault)
-	p.asked.keep = p.fault
-	claim := p.asked.claim(numa.Placement{})
-	p.enter(ctx, claim)
+	p.unplace(ctx, fmt.Sprintf("the kernel lets it run on CPUs %s", cpus))
+}
+
+// unplace gives up a placement that is not in force.
+func (p *Placed) unplace(ctx context.Context, fault string) {
+	p.log(ctx).Warnf("placed on CPUs %s, but %s: it is unplaced", p.cpus, fault)
+	p.fault, p.asked.keep = fault, fault
+	p.enter(ctx, p.asked.claim(numa.Placement{}))
 	p.note()
 }
 

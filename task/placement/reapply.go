@@ -26,6 +26,11 @@ func (p *Placed) Reapply(ctx context.Context, apply Apply) {
 		return
 	}
 	p.refresh(ctx)
+	has, v1 := p.has()
+	if v1 && has.IsEmpty() {
+		p.unplace(ctx, "the kernel has moved its processes to the cgroup above when its last CPU went off line")
+		return
+	}
 	cpus := p.cpus
 	if p.claim.Owned.IsEmpty() {
 		entries, err := p.ledger.Read()
@@ -35,7 +40,7 @@ func (p *Placed) Reapply(ctx context.Context, apply Apply) {
 		}
 		cpus = p.host.topology.SharedCPUs(p.claim, p.without(entries))
 	}
-	if !cpus.Equal(p.cpus) || p.lost() {
+	if !cpus.Equal(p.cpus) || v1 && !p.reachable(cpus).IsSubset(has) {
 		p.reapply(ctx, cpus, apply)
 	}
 }
@@ -47,19 +52,16 @@ func (p *Placed) refresh(ctx context.Context) {
 	}
 }
 
-// lost tells whether the kernel has taken CPUs from the container that the
-// cgroup above it has. cgroup v1 drops a CPU that goes off line from all
-// cpusets below the root's for good; when it is back, each has to be given it
-// again, from the top. On v2 they have it back by themselves.
-func (p *Placed) lost() bool {
+// has are the CPUs that a container of cgroup v1 has. The kernel drops a CPU
+// that goes off line from all cpusets below the root's for good; when it is
+// back, each has to be given it again, from the top. The processes of one that
+// has no other are moved to the cgroup above. On v2 a CPU comes back by itself.
+func (p *Placed) has() (cpus cpuset.Set, v1 bool) {
 	if p.cgroup == nil || !p.cgroup.IsV1() || p.host.foreign {
-		return false
+		return cpuset.Set{}, false
 	}
-	has, err := p.cgroup.EffectiveCPUs()
-	if err != nil {
-		return false // it is ending
-	}
-	return !p.reachable(p.cpus).IsSubset(has)
+	cpus, err := p.cgroup.EffectiveCPUs()
+	return cpus, err == nil // else it is ending
 }
 
 // reachable are those of some CPUs that the cgroup above has, all of them

@@ -87,7 +87,7 @@ func newV1cpuset(t *testing.T) v1cpuset {
 func (c v1cpuset) path() string { return strings.TrimPrefix(c.own, "/sys/fs/cgroup/cpuset") }
 
 func (v1cpuset) give(dir, cpus string) error {
-	return os.WriteFile(filepath.Join(dir, "cpuset.cpus"), []byte(cpus), 0)
+	return os.WriteFile(filepath.Join(dir, "cpuset.cpus"), []byte(cpus+"\n"), 0)
 }
 
 // hotplug leaves the cgroups as the kernel does of which a CPU was offline for
@@ -173,5 +173,31 @@ func TestTakesWhatV1Left(t *testing.T) {
 	p.Reapply(t.Context(), apply)
 	if got := readList(t, filepath.Join(c.own, "cpuset.cpus")); got.String() != "0-1" || len(noted(t, p).Missed) > 0 {
 		t.Errorf("has CPUs %s, missed %q", got, noted(t, p).Missed)
+	}
+}
+
+// TestUnplacedByV1 has a container lose its last CPU, and with it its
+// processes.
+func TestUnplacedByV1(t *testing.T) {
+	c := newV1cpuset(t)
+	s := Settings{Ledger: filepath.Join(t.TempDir(), "ledger"), CPUPolicy: "dedicated"}
+	spec := parse(t, `{"linux":{"cgroupsPath":"`+c.path()+`","resources":{"cpu":{"quota":100000,"period":100000,"cpus":"1"}}}}`)
+	p, err := New(s, nil).Place(t.Context(), Container{ID: "c", Bundle: t.TempDir(), Spec: spec, Settings: s})
+	must(t, err)
+	t.Cleanup(func() { p.Release(context.Background()) })
+	must(t, c.give(c.own, "1"))
+	cg, err := cgroups.LoadPaths(map[string]string{"cpuset": c.own})
+	must(t, err)
+	apply := func(context.Context, *specs.LinuxResources) error { t.Error("its cgroup is written"); return nil }
+	p.Confirm(t.Context(), os.Getpid(), cg, apply)
+	if p.claim.Owned.String() != "1" {
+		t.Fatalf("owns %q", p.claim.Owned)
+	}
+	must(t, c.give(c.own, "")) // as the kernel does when CPU 1 goes off line
+	for range 2 {
+		p.Reapply(t.Context(), apply)
+		if r := noted(t, p); r.Fault == "" || !r.Claim.Owned.IsEmpty() {
+			t.Errorf("noted %+v", r)
+		}
 	}
 }
