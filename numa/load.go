@@ -114,6 +114,8 @@ func (q *search) loadClaims() {
 		machine += q.t.Nodes[n].Memory
 	}
 	memory := func(c *Claim) int64 { return max(min(c.Bytes, machine), 0) }
+	milliOf := func(c *Claim) int { return max(min(c.Milli, mostCPUs*milliPerCPU), 0) }
+	widthOf := func(c *Claim) int { return max(min(c.Width, mostCPUs), 0) }
 	reservations := 0
 	for i := range claims {
 		if c := &claims[i]; c.Sandbox {
@@ -124,13 +126,17 @@ func (q *search) loadClaims() {
 		}
 	}
 	uses := make([]podUse, 0, reservations)
-	pods := make(map[string]int, reservations)
+	pods := make(map[string]int, reservations) // to uses
+	which := make([]int, 0, reservations)      // of uses is each reservation's
 	for i := range claims {
 		if c := &claims[i]; c.Sandbox {
-			if _, known := pods[c.Pod]; !known {
-				pods[c.Pod] = len(uses)
+			use, known := pods[c.Pod]
+			if !known {
+				use = len(uses)
+				pods[c.Pod] = use
 				uses = append(uses, podUse{})
 			}
+			which = append(which, use)
 		}
 	}
 	for i := range claims {
@@ -138,7 +144,7 @@ func (q *search) loadClaims() {
 		if c.Sandbox {
 			continue
 		}
-		milli, width := max(c.Milli, 0), max(c.Width, 0)
+		milli, width := milliOf(c), widthOf(c)
 		if use, reserved := pods[c.Pod]; reserved && c.Pod != "" {
 			uses[use].begun = true
 			uses[use].milli += max(milli, (c.Owned.Len()+c.Idle.Len())*milliPerCPU)
@@ -148,14 +154,18 @@ func (q *search) loadClaims() {
 	}
 	for i := range claims {
 		c := &claims[i]
-		if !c.Sandbox || c.Pod != "" && c.Pod == q.r.Pod {
+		if !c.Sandbox {
 			continue
 		}
-		use, width := uses[pods[c.Pod]], max(c.Width, 0)
+		use, width := uses[which[0]], widthOf(c)
+		which = which[1:]
+		if c.Pod != "" && c.Pod == q.r.Pod {
+			continue
+		}
 		if use.begun {
 			width = 0
 		}
-		q.enter(c, max(c.Milli-use.milli, 0), width, max(memory(c)-use.bytes, 0))
+		q.enter(c, max(milliOf(c)-use.milli, 0), width, max(memory(c)-use.bytes, 0))
 	}
 }
 

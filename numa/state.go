@@ -24,7 +24,7 @@ type Claim struct {
 
 // size is how many CPUs a claim takes, for the histogram of demand.
 func (c *Claim) size() int {
-	return max(c.Owned.Len()+c.Idle.Len(), ceilDiv(c.Milli, milliPerCPU))
+	return max(c.Owned.Len()+c.Idle.Len(), ceilDiv(min(c.Milli, mostCPUs*milliPerCPU), milliPerCPU))
 }
 
 // State is what a placement depends on besides topology and request. The order
@@ -45,5 +45,8 @@ type State struct {
 
 // milliPerCPU: CPUs are asked for in thousandths, as in Kubernetes.
 const milliPerCPU = 1000
+
+// mostCPUs is how many any machine has: what a claim has more is no different.
+const mostCPUs = cpuset.MaxID + 1
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
