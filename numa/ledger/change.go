@@ -50,7 +50,7 @@ func (l *Ledger) locked(ctx context.Context, d directory, edit func(*state) (boo
 	if err != nil {
 		return n, err
 	}
-	debt, dirty := l.owed.enter(s)
+	debt, dirty := l.owed.enter(s, l.self)
 	write, err := edit(s)
 	if !write && !dirty {
 		l.owed.paid(debt)

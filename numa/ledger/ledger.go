@@ -140,12 +140,29 @@ func (l *Ledger) Confirm(ctx context.Context, bundle string, init Process) (own 
 	return own, others, nil
 }
 
+// Replace enters a claim for which nothing has to be decided, such as a part of
+// the one before. One that it cannot enter is owed, as Release does it.
+func (l *Ledger) Replace(ctx context.Context, bundle string, c numa.Claim) error {
+	if err := (&Entry{Bundle: bundle, Claim: c, Owner: l.self}).check(); err != nil {
+		return fmt.Errorf("replace the claim of %s: %w", bundle, err)
+	}
+	err := l.change(ctx, func(s *state) (bool, error) {
+		s.replace(bundle, c, l.self)
+		return true, nil
+	})
+	if err != nil {
+		l.owed.claim(bundle, &c)
+		return fmt.Errorf("replace the claim of %s: %w", bundle, err)
+	}
+	return nil
+}
+
 // Release drops an entry; that there is none is no error. One that it cannot
 // drop is owed: it goes with the next change that succeeds, see Settle.
 func (l *Ledger) Release(ctx context.Context, bundle string) error {
 	err := l.change(ctx, func(s *state) (bool, error) { return s.drop(bundle), nil })
 	if err != nil {
-		l.owed.release(bundle)
+		l.owed.claim(bundle, nil)
 		return fmt.Errorf("release %s: %w", bundle, err)
 	}
 	return nil

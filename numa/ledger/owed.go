@@ -5,23 +5,31 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+
+	"containerd-shim-numa-v1/numa"
 )
 
 // owed is what a Ledger has to tell the others and could not, or has not. It
 // is entered with the next change.
 type owed struct {
-	mu       sync.Mutex // guards what follows
-	released map[string]bool
-	counted  Counters
+	mu sync.Mutex // guards what follows
+	debt
 }
 
-func (o *owed) release(bundle string) {
+// debt is what is owed at some time.
+type debt struct {
+	// claims are those of bundles, nil for one that is released.
+	claims  map[string]*numa.Claim
+	counted Counters
+}
+
+func (o *owed) claim(bundle string, c *numa.Claim) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.released == nil {
-		o.released = map[string]bool{}
+	if o.claims == nil {
+		o.claims = map[string]*numa.Claim{}
 	}
-	o.released[bundle] = true
+	o.claims[bundle] = c
 }
 
 func (o *owed) count(outcome Outcome) {
@@ -33,25 +41,25 @@ func (o *owed) count(outcome Outcome) {
 func (o *owed) isEmpty() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.released) == 0 && o.counted == Counters{}
+	return len(o.claims) == 0 && o.counted == Counters{}
 }
 
-// debt is what was owed at some time.
-type debt struct {
-	released map[string]bool
-	counted  Counters
-}
-
-// enter enters all that is owed into s. It is owed until paid is called with
-// the result, when s has been written. dirty tells that s is another now.
-func (o *owed) enter(s *state) (d debt, dirty bool) {
+// enter enters all that is owed by a process into s. It is owed until paid is
+// called with the result, when s has been written. dirty tells that s is
+// another now.
+func (o *owed) enter(s *state, owner Process) (d debt, dirty bool) {
 	o.mu.Lock()
-	d = debt{released: maps.Clone(o.released), counted: o.counted}
+	d = debt{claims: maps.Clone(o.claims), counted: o.counted}
 	o.mu.Unlock()
-	for bundle := range d.released {
+	for bundle, claim := range d.claims {
 		// Never that of a later container: nobody enters a bundle again
 		// before this is done.
-		dirty = s.drop(bundle) || dirty
+		if claim == nil {
+			dirty = s.drop(bundle) || dirty
+			continue
+		}
+		s.replace(bundle, *claim, owner)
+		dirty = true
 	}
 	for i, n := range d.counted {
 		s.counters[i] += n
@@ -63,16 +71,18 @@ func (o *owed) enter(s *state) (d debt, dirty bool) {
 func (o *owed) paid(d debt) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for bundle := range d.released {
-		delete(o.released, bundle)
+	for bundle, claim := range d.claims {
+		if now, ok := o.claims[bundle]; ok && now == claim {
+			delete(o.claims, bundle)
+		}
 	}
 	for i, n := range d.counted {
 		o.counted[i] -= n
 	}
 }
 
-// Settle enters what is owed: the releases that failed, and what Count was
-// told. Any other change does so too; without anything owed it does nothing.
+// Settle enters what is owed: releases and claims that could not be entered,
+// and what Count was told. Any other change does so too; without anything owed it does nothing.
 func (l *Ledger) Settle(ctx context.Context) error {
 	if l.owed.isEmpty() {
 		return nil

@@ -92,6 +92,56 @@ func TestOwedRelease(t *testing.T) {
 	}
 }
 
+// TestOwedClaim cannot replace a container's claim at first: the last one counts.
+func TestOwedClaim(t *testing.T) {
+	for name, c := range map[string]struct {
+		then func(l *Ledger, bundle string) error
+		want []string // what is owned
+	}{
+		"nothing": {func(*Ledger, string) error { return ErrBusy }, []string{"0-1"}},
+		"another": {func(l *Ledger, b string) error { return l.Replace(t.Context(), b, dedicated(1)) }, []string{"1"}},
+		"release": {func(l *Ledger, b string) error { return l.Release(t.Context(), b) }, nil},
+	} {
+		l := open(t)
+		a := reserve(t, l, "a", dedicated(0, 1, 2))
+		init, err := ProcessOf(os.Getpid())
+		must(t, err)
+		_, _, err = l.Confirm(t.Context(), a, init)
+		must(t, err)
+		letGo := held(t, l)
+		for _, err := range []error{l.Replace(t.Context(), a, dedicated(0, 1)), c.then(l, a)} {
+			if !errors.Is(err, ErrBusy) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		letGo()
+		for range 2 {
+			must(t, l.Settle(t.Context()))
+			entries, _ := read(t, l)
+			var owned []string
+			for _, e := range entries {
+				owned = append(owned, e.Owned.String())
+				if e.Init != init {
+					t.Errorf("%s: init is %+v, was %+v", name, e.Init, init)
+				}
+			}
+			if !slices.Equal(owned, c.want) {
+				t.Errorf("%s: owned %q, want %q", name, owned, c.want)
+			}
+		}
+	}
+	l := open(t)
+	negative := sharedOn(0)
+	negative.Milli = -1
+	if err := l.Replace(t.Context(), bundle(l, "a"), negative); err == nil || !l.owed.isEmpty() {
+		t.Errorf("a claim that cannot be written: %v; something is owed: %t", err, !l.owed.isEmpty())
+	}
+	must(t, l.Replace(t.Context(), bundle(l, "a"), sharedOn(0)))
+	if _, ids := read(t, l); !slices.Equal(ids, []string{"a"}) {
+		t.Errorf("the ledger has %q", ids)
+	}
+}
+
 // TestOwedWakes has a release that comes late tell those who share CPUs.
 func TestOwedWakes(t *testing.T) {
 	l := open(t)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -129,6 +130,22 @@ func TestTheDeadMakeRoom(t *testing.T) {
 	must(t, err)
 	if entries, ids := read(t, l); !slices.Equal(ids, []string{"3", "b", "c"}) || entries[2].Nodes.Len() != 1 {
 		t.Errorf("left %q, %+v", ids, entries)
+	}
+}
+
+// TestTheDeadFillTheLedger has no room for the claims of the living.
+func TestTheDeadFillTheLedger(t *testing.T) {
+	l := open(t)
+	s, dead := &state{boot: l.boot, topology: "x"}, deadProcess(t)
+	for i := range maxRows {
+		s.rows = append(s.rows, row{Entry: Entry{Bundle: fmt.Sprintf("/b/%06d", i), Owner: dead}})
+	}
+	text, err := s.encode()
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(l.config.Dir, stateFile), text, 0o600))
+	reserve(t, l, "a", sharedOn(0))
+	if _, ids := read(t, l); !slices.Equal(ids, []string{"a"}) {
+		t.Errorf("%d are left", len(ids))
 	}
 }
 

@@ -16,8 +16,8 @@ type Decide func(others []numa.Claim, d numa.Demand) (numa.Claim, error)
 
 // Reserve enters a container, or changes its entry. Owner is this process.
 // Entries of the dead are dropped when the decision would otherwise fail or
-// need more than one node, and every so often. Shims whose shared containers'
-// CPUs changed by it are woken (see WakeSignal).
+// need more than one node, when there are too many entries, and every so often.
+// Shims whose shared containers' CPUs changed by it are woken (see WakeSignal).
 //
 // The error is Decide's, or wraps ErrBusy, ErrNewer or ErrFull, or is that of
 // a system call; without error the claim is the ledger's.
@@ -26,7 +26,11 @@ func (l *Ledger) Reserve(ctx context.Context, bundle string, decide Decide) (num
 		return numa.Claim{}, err
 	}
 	r := reservation{bundle: bundle, decide: decide}
-	if err := l.change(ctx, func(s *state) (bool, error) { return r.first(l, s) }); err != nil {
+	err := l.change(ctx, func(s *state) (bool, error) { return r.first(l, s) })
+	if errors.Is(err, ErrFull) {
+		r.wanting, err = l.Read()
+	}
+	if err != nil {
 		return numa.Claim{}, fmt.Errorf("reserve for %s: %w", bundle, err)
 	}
 	if r.wanting != nil {
@@ -53,7 +57,8 @@ type reservation struct {
 	decide Decide
 
 	claim numa.Claim
-	// wanting are all entries, if the first decision was not a good one.
+	// wanting are all entries, if the first decision was not a good one, or
+	// there was no room for its claim.
 	wanting []Entry
 	// sweep tells that it is this call's turn to look for the dead.
 	sweep bool

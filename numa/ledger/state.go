@@ -68,6 +68,16 @@ func (s *state) put(e Entry) {
 	s.taken = s.taken.Union(e.Owned).Union(e.Idle)
 }
 
+// replace puts a claim of an owner's in the place of the one that it has, if it
+// has one.
+func (s *state) replace(bundle string, c numa.Claim, owner Process) {
+	e := Entry{Bundle: bundle, Claim: c, Owner: owner}
+	if i, ok := s.find(bundle); ok && s.rows[i].Owner == owner {
+		e.Init = s.rows[i].Init
+	}
+	s.put(e)
+}
+
 // drop removes an entry and tells whether there was one.
 func (s *state) drop(bundle string) bool {
 	i, ok := s.find(bundle)

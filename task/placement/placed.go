@@ -241,12 +241,11 @@ func (p *Placed) unplace(ctx context.Context, fault string) {
 // enter replaces the container's claim by one that nothing needs to be found
 // for, whether or not somebody still waits for the request that has led to it.
 func (p *Placed) enter(ctx context.Context, claim numa.Claim) {
-	decide := func([]numa.Claim, numa.Demand) (numa.Claim, error) { return claim, nil }
-	if _, err := p.host.ledger.Reserve(context.WithoutCancel(ctx), p.bundle, decide); err != nil {
-		p.placer.count(ctx, failure{"the ledger", err})
-		return
-	}
 	p.claim = claim
+	if err := p.ledger.Replace(context.WithoutCancel(ctx), p.bundle, claim); err != nil {
+		p.log(ctx).WithError(err).Warn("others do not know yet what it holds")
+		p.placer.changed()
+	}
 }
 
 // Release takes the container out of the ledger. What fails is told, and is

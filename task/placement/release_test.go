@@ -68,6 +68,32 @@ func TestReleaseIsOwed(t *testing.T) {
 	}
 }
 
+// TestLetsGoLater takes a CPU from a container, and then cannot tell: that CPU is
+// free some time after the ledger is.
+func TestLetsGoLater(t *testing.T) {
+	s := small(t)
+	s.CPUPolicy = "dedicated"
+	p, _ := place(t, s, `{"linux":{"resources":{"cpu":{"cpus":"0-1","quota":200000,"period":100000}}}}`)
+	var letGo func()
+	quota := int64(100000)
+	must(t, p.Update(t.Context(), &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: &quota}}, func(context.Context, *specs.LinuxResources) error {
+		letGo = s.hold(t)
+		return nil
+	}))
+	owned := func() int {
+		entries, err := p.ledger.Read()
+		must(t, err)
+		return entries[0].Owned.Len()
+	}
+	if p.cpus.Len() != 1 || owned() != 2 {
+		t.Errorf("has CPUs %s, owns %d", p.cpus, owned())
+	}
+	letGo()
+	if p.placer.Settle(t.Context()) || owned() != 1 {
+		t.Errorf("still owns %d", owned())
+	}
+}
+
 // TestReleasedWhileChanging has a container go while an update of it hangs,
 // which enters it in the ledger again when it fails.
 func TestReleasedWhileChanging(t *testing.T) {
