@@ -82,12 +82,12 @@ func (c *Container) beginDelete() (first bool, done chan struct{}, err error) {
 
 // endDelete publishes the deletion if there was no error; otherwise Delete
 // may be tried again. Whoever waited finds the tombstone that bury sets.
+//
+// The id is free only when the deletion has been queued: the next container of
+// that id is not told of before, and a shim without containers that ends takes
+// the event along.
 func (c *Container) endDelete(how *taskv3.DeleteResponse, err error, bury func()) {
-	if err == nil {
-		bury()
-	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	switch {
 	case err == nil:
 		c.init.status.to(Deleted)
@@ -100,8 +100,16 @@ func (c *Container) endDelete(how *taskv3.DeleteResponse, err error, bury func()
 	case c.init.status == Deleting:
 		c.init.status.to(Stopped)
 	}
+	c.mu.Unlock()
+	if err == nil {
+		bury()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	close(c.deleting)
-	c.deleting = nil
+	if err != nil {
+		c.deleting = nil // it stays for one that has found c and comes late
+	}
 }
 
 // remove takes everything away that the container consists of.

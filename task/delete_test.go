@@ -12,6 +12,7 @@ import (
 	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
 	taskapi "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/proto"
 )
 
 func TestStartWhileCreatedIsDeleted(t *testing.T) {
@@ -156,5 +157,50 @@ func TestTombstones(t *testing.T) {
 		if n := len(r.ended.order); n != maxTombstones || len(r.ended.byID) != n {
 			t.Errorf("%d tombstones", n)
 		}
+	})
+}
+
+// publisher is what happens at each event.
+type publisher func(topic string, event proto.Message)
+
+func (p publisher) Publish(topic string, event proto.Message) { p(topic, event) }
+
+// Before a deletion is told nobody can make the next container of that id, and
+// the shim does not count as idle.
+func TestIDIsTakenUntilItsDeletionIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		told := false
+		r.Publisher = publisher(func(topic string, event proto.Message) {
+			r.Publish(topic, event)
+			if topic == topicDelete {
+				told = true
+				if err := r.reserve("c"); !errdefs.IsAlreadyExists(err) || r.Idle() {
+					t.Errorf("create while the deletion is told: %v, idle %v", err, r.Idle())
+				}
+			}
+		})
+		reach(t, r, "stopped")()
+		r.delete("c", "")
+		if !told {
+			t.Error("no deletion was told")
+		}
+	})
+}
+
+// A Delete that has found the container when another was there, and goes on
+// when that is done, has its answer.
+func TestDeleteThatComesLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		reach(t, r, "stopped")()
+		c, err := r.container("c")
+		must(t, err)
+		r.delete("c", "")
+		first, done, err := c.beginDelete()
+		if first || err != nil {
+			t.Fatalf("first %v, %v", first, err)
+		}
+		<-done
 	})
 }
