@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"time"
 
 	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
@@ -123,9 +124,7 @@ func (s *Service) remove(ctx context.Context, c *Container) (*taskv3.DeleteRespo
 	c.mu.Unlock()
 
 	if pid != 0 {
-		drain, cancel := context.WithTimeout(ctx, drainBudget)
-		io.drain(drain)
-		cancel()
+		c.drain(ctx, io)
 	}
 	clean, cancel := context.WithTimeout(ctx, cleanupBudget)
 	defer cancel()
@@ -143,6 +142,19 @@ func (s *Service) remove(ctx context.Context, c *Container) (*taskv3.DeleteRespo
 		p.stdio.close()
 	}
 	return &taskv3.DeleteResponse{Pid: pid, ExitStatus: exit.Status, ExitedAt: timestamppb.New(exit.At)}, nil
+}
+
+// drain awaits the output of init and of the execs that no Delete has asked
+// for yet. All at once: output that nobody reads uses up no other's time.
+func (c *Container) drain(ctx context.Context, init *stdio) {
+	ctx, cancel := context.WithTimeout(ctx, drainBudget)
+	defer cancel()
+	var all sync.WaitGroup
+	all.Go(func() { init.drain(ctx) })
+	for _, p := range c.startedExecs() {
+		all.Go(func() { p.stdio.drain(ctx) })
+	}
+	all.Wait()
 }
 
 // endUnstarted kills an init that was created but never started, as runc

@@ -1,9 +1,11 @@
 package task
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -203,4 +205,42 @@ func TestDeleteThatComesLate(t *testing.T) {
 		}
 		<-done
 	})
+}
+
+// The end of a container does not cut off the output of an exec that nobody
+// has deleted yet.
+func TestDeleteAwaitsOutputOfExecs(t *testing.T) {
+	noLeak(t)
+	path := fifos(t, "out")[0]
+	out := readAll(path)
+	r := newRig(t)
+	i := r.run("c")
+	var stdout *os.File
+	r.engine.streams = func(f Files) { stdout = dup(t, f.Stdout) }
+	exec := execRequest("c", "e")
+	exec.Stdout = path
+	_, err := r.Exec(t.Context(), exec)
+	must(t, err)
+	r.start("c", "e")
+	i.lastExec().exit(0)
+	r.wait("c", "e")
+	i.init.exit(0)
+	r.wait("c", "")
+	deleted := make(chan error)
+	go func() { deleted <- calls["delete"](t.Context(), r) }()
+	c, err := r.container("c")
+	must(t, err)
+	eventually(t, "the deletion is under way", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.init.status != Stopped
+	})
+	data := randomBytes(8 << 20)
+	_, err = stdout.Write(data)
+	stdout.Close()
+	must(t, err)
+	if got := <-out; !bytes.Equal(got, data) {
+		t.Errorf("%d bytes of %d, or others", len(got), len(data))
+	}
+	must(t, <-deleted)
 }
