@@ -39,6 +39,8 @@ type Container struct {
 	execs map[string]*process
 	// dying is set when init's exit has been seen: nothing starts any more.
 	dying bool
+	// sealed is set when init's exit waits for no further start of an exec.
+	sealed bool
 	// doomed is set when init is sent SIGKILL: the cgroup must not stay frozen.
 	doomed bool
 	// checkpointing is closed when a Checkpoint under way has ended; nil

@@ -79,7 +79,7 @@ func (s *Service) startExec(ctx context.Context, c *Container, p *process) error
 		return err
 	}
 	c.mu.Lock()
-	late := c.init.hasExited()
+	late := c.sealed
 	if !late {
 		p.child, p.stdio = child, io
 	}

@@ -11,9 +11,10 @@ import (
 )
 
 // execExitBudget bounds how long the exit of a container's init waits for
-// those of its execs. When init of a PID namespace is reaped, the kernel has
-// ended them; without a namespace a process in an uninterruptible sleep may
-// stay, and a late exit event is better than none.
+// starts of execs that are under way, and then for the exits of all execs.
+// When init of a PID namespace is reaped, the kernel has ended them; without a
+// namespace a process in an uninterruptible sleep may stay, and a late exit
+// event is better than none.
 const execExitBudget = 10 * time.Second
 
 // awaitInit is the one waiter of a container's init.
@@ -21,17 +22,11 @@ func (c *Container) awaitInit(child Child) {
 	exit := child.Wait()
 	c.refuseStarts()
 	c.awaitCheckpoint()
-	ctx, cancel := context.WithTimeout(context.Background(), execExitBudget)
-	defer cancel()
-	if err := c.awaitStarts(ctx); err != nil {
-		c.log().Warn("an exec is still being started while init has exited")
-	}
+	c.seal()
 	if c.sharesPIDs {
-		if err := c.instance.KillAll(sigKill); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			c.log().WithError(err).Warn("cannot end the processes that init has left")
-		}
+		c.endLeftovers()
 	}
-	c.awaitExecs(ctx)
+	c.awaitExecs()
 
 	if c.oom != nil && c.oom.Stop() {
 		c.outOfMemory()
@@ -72,8 +67,31 @@ func (c *Container) refuseStarts() {
 	}
 }
 
+// seal waits for the execs that are being started. From then on none comes to
+// be, so that those are all whose exits precede init's.
+func (c *Container) seal() {
+	ctx, cancel := context.WithTimeout(context.Background(), execExitBudget)
+	defer cancel()
+	if err := c.awaitStarts(ctx); err != nil {
+		c.log().Warn("an exec is still being started while init has exited")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sealed = true
+}
+
+// endLeftovers ends the processes that init has left in a PID namespace that
+// is not its own.
+func (c *Container) endLeftovers() {
+	if err := c.instance.KillAll(sigKill); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		c.log().WithError(err).Warn("cannot end the processes that init has left")
+	}
+}
+
 // awaitExecs waits until every exec that has been started has exited.
-func (c *Container) awaitExecs(ctx context.Context) {
+func (c *Container) awaitExecs() {
+	ctx, cancel := context.WithTimeout(context.Background(), execExitBudget)
+	defer cancel()
 	for _, p := range c.startedExecs() {
 		select {
 		case <-p.exited:

@@ -135,6 +135,64 @@ func TestExecStartedTooLate(t *testing.T) {
 	})
 }
 
+// An exec whose start hangs uses up its own time only: another that dies with
+// what init has left is told of before init.
+func TestHangingStartHoldsBackOtherExits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, i, started := hangingStart(t, 2*execExitBudget)
+		dies := i.lastExec()
+		r.engine.on("killall", func(context.Context) error {
+			time.AfterFunc(time.Second, func() { dies.exit(signalStatusBase + 9) })
+			return errFake
+		})
+		i.init.exit(0)
+		r.wait("c", "")
+		wantEvents(t, r, "create c", "start c", "added c runs", "start c runs", "added c hangs", "exit c runs", "exit c")
+		if err := <-started; !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("start: %v", err)
+		}
+		r.delete("c", "")
+	})
+}
+
+// Once init's exit waits for no further start none succeeds, also while the
+// exits of other execs are awaited.
+func TestExecStartedWhileExitsAreAwaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, i, started := hangingStart(t, execExitBudget+time.Second)
+		stays := i.lastExec()
+		r.engine.on("killall", failing)
+		i.init.exit(0)
+		time.AfterFunc(execExitBudget+2*time.Second, func() { stays.exit(signalStatusBase + 9) })
+		r.wait("c", "")
+		wantEvents(t, r, "create c", "start c", "added c runs", "start c runs", "added c hangs", "exit c runs", "exit c")
+		if err := <-started; !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("start: %v", err)
+		}
+		r.engine.waitedOnce(t)
+		r.delete("c", "")
+	})
+}
+
+// hangingStart makes a container without a PID namespace of its own that has
+// two execs, one that runs and one whose start takes long from now on.
+func hangingStart(t *testing.T, long time.Duration) (*rig, *fakeInstance, <-chan error) {
+	r := newRig(t)
+	i := r.createWith("c", sharedPIDs)
+	r.start("c", "")
+	r.addExec("c", "runs")
+	r.start("c", "runs")
+	r.addExec("c", "hangs")
+	r.engine.on("exec", func(context.Context) error { time.Sleep(long); return nil })
+	started := make(chan error, 1)
+	go func() {
+		_, err := r.Start(context.Background(), &taskv3.StartRequest{ID: "c", ExecID: "hangs"})
+		started <- err
+	}()
+	synctest.Wait()
+	return r, i, started
+}
+
 // Processes that cannot be killed do not hold back init's exit for ever.
 func TestInitExitIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
