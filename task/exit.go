@@ -86,6 +86,18 @@ func (c *Container) endLeftovers() {
 	if err := c.instance.KillAll(sigKill); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		c.log().WithError(err).Warn("cannot end the processes that init has left")
 	}
+	c.mu.Lock()
+	status := c.init.status
+	c.mu.Unlock()
+	if !status.mayBeFrozen() {
+		return
+	}
+	// As in Kill: with version 1 they die only once they thaw.
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupBudget)
+	defer cancel()
+	if err := c.instance.Resume(ctx); err != nil {
+		c.log().WithError(err).Warn("cannot thaw the processes that init has left")
+	}
 }
 
 // awaitExecs waits until every exec that has been started has exited.

@@ -54,7 +54,7 @@ func (s *Service) Kill(ctx context.Context, r *taskv3.KillRequest) (*emptypb.Emp
 	if err != nil {
 		return nil, err
 	}
-	if fatal && (status == Paused || status == Pausing || status == Resuming) {
+	if fatal && status.mayBeFrozen() {
 		// A process in a frozen cgroup of version 1 dies only once it thaws.
 		// A killed exec has to wait for that: the container stays paused.
 		if err := c.instance.Resume(ctx); err != nil {

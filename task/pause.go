@@ -28,16 +28,17 @@ func (s *Service) Pause(ctx context.Context, r *taskv3.PauseRequest) (*emptypb.E
 	return c.leave("pause", Pausing, Running, Paused, topicPaused, &events.TaskPaused{ContainerID: c.id}, err)
 }
 
-// freeze freezes the container, unless its init was killed meanwhile: in a
-// frozen cgroup of version 1 it would not die.
+// freeze freezes the container, unless its init was killed meanwhile, or has
+// exited and what it left is being killed: in a frozen cgroup of version 1
+// nothing dies.
 func (c *Container) freeze(ctx context.Context) error {
 	if err := c.instance.Pause(ctx); err != nil {
 		return err
 	}
 	c.mu.Lock()
-	doomed := c.doomed
+	ends := c.doomed || c.dying
 	c.mu.Unlock()
-	if !doomed {
+	if !ends {
 		return nil
 	}
 	if err := c.instance.Resume(ctx); err != nil {

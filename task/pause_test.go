@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
 	taskapi "github.com/containerd/containerd/api/types/task"
@@ -98,6 +99,32 @@ func TestKillThaws(t *testing.T) {
 		must(t, calls["pause"](t.Context(), r))
 		r.finish()
 	})
+}
+
+// What an init without a PID namespace of its own leaves is killed, and does
+// not stay frozen, whether init exits while the container is paused or just
+// before it is.
+func TestLeftoversThaw(t *testing.T) {
+	for _, status := range []string{"paused", "pausing"} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			i := r.createWith("c", sharedPIDs)
+			r.start("c", "")
+			if status == "pausing" {
+				r.engine.on("pause", func(context.Context) error { i.init.exit(0); time.Sleep(time.Second); return nil })
+			}
+			if err := calls["pause"](t.Context(), r); (err == nil) != (status == "paused") {
+				t.Errorf("%s: %v", status, err)
+			}
+			i.init.exit(0)
+			r.wait("c", "")
+			if i.isFrozen() {
+				t.Errorf("%s: what init left is frozen", status)
+			}
+			r.delete("c", "")
+			checkOrder(t, r.log())
+		})
+	}
 }
 
 func TestKill(t *testing.T) {

@@ -97,6 +97,11 @@ func (s Status) exists() bool {
 	return false
 }
 
+// mayBeFrozen tells whether the cgroup of a container in the state is frozen,
+// or may be, and may be thawed: not while a checkpoint is made, whose end sees
+// to it.
+func (s Status) mayBeFrozen() bool { return s == Pausing || s == Paused || s == Resuming }
+
 // wire is the state as containerd's API has it, which knows no request under
 // way but pausing.
 func (s Status) wire() taskapi.Status {
