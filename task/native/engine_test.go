@@ -108,6 +108,24 @@ func TestStartIsCancelled(t *testing.T) {
 	}
 }
 
+// A start that was given up before it began has not begun: init still waits,
+// and another start succeeds.
+func TestStartWhenNobodyWaits(t *testing.T) {
+	c := create(t, specOf(newID(), shell("exit 3")...))
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 50 { // init may not have come to its waiting at first
+		if err := c.Start(ended); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	must(t, c.Start(t.Context()))
+	if s := c.init.Status(t); s != 3 {
+		t.Errorf("exit status %d", s)
+	}
+}
+
 // Creates that fail leave nothing, and say why in runc's words.
 func TestCreateFails(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -120,8 +138,10 @@ func TestCreateFails(t *testing.T) {
 		"mount": {func(s *specs.Spec) {
 			s.Mounts[2].Source, s.Mounts[2].Type, s.Mounts[2].Options = "/nonexistent", "bind", []string{"bind"}
 		}, "no such file or directory"},
-		"rlimit":    {func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_X"}} }, "RLIMIT_X"},
-		"hook":      {func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/false"}}} }, "hook"},
+		"rlimit": {func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_X"}} }, "RLIMIT_X"},
+		"hook":   {func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/false"}}} }, "hook"},
+		// Run when init is there: it is ended, and nobody waits for it twice.
+		"late hook": {func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststart: []specs.Hook{{Path: "/bin/false"}}} }, "hook"},
 		"namespace": {func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/nonexistent" }, "/nonexistent"},
 		"cpus":      {func(s *specs.Spec) { s.Linux.Resources.CPU = &specs.LinuxCPU{Cpus: "99999"} }, "cpuset"},
 	} {
@@ -192,9 +212,15 @@ func TestPauseAndKill(t *testing.T) {
 	for name, kill := range map[string]func(*container) error{
 		"all":  func(c *container) error { return c.KillAll(unix.SIGKILL) },
 		"init": func(c *container) error { return errors.Join(c.init.Signal(unix.SIGKILL), c.Resume(t.Context())) },
+		// Which does not always thaw it: not with cgroup.kill in a hybrid.
+		"all, shared PID namespace": func(c *container) error { return errors.Join(c.KillAll(unix.SIGKILL), c.Resume(t.Context())) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := run(t, specOf(newID(), "sleep", "1000"))
+			spec := specOf(newID(), "sleep", "1000")
+			if strings.Contains(name, "shared") {
+				spec = sharedPIDs(spec)
+			}
+			c := run(t, spec)
 			must(t, c.Pause(t.Context()))
 			must(t, c.Update(t.Context(), memoryLimit(64<<20)))
 			if c.init.Gone() {

@@ -22,6 +22,10 @@ var errDead = errors.New("runc start failed: container process is already dead")
 // container's program. That byte is the last that it tells: should one of the
 // hooks or the exec fail, init exits.
 func (i *instance) Start(ctx context.Context) error {
+	// Once the FIFO is open init goes on: there is no way back.
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("runc start failed: %w", err)
+	}
 	path := i.execFIFO()
 	fifo, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
