@@ -96,6 +96,55 @@ func TestExecExitsBeforeStartReturns(t *testing.T) {
 	})
 }
 
+// The waiter of an exec may be quicker than the request that has started it.
+func TestExitOfExecWaitsForItsStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.run("c")
+		r.addExec("c", "e")
+		c, err := r.container("c")
+		must(t, err)
+		p, err := c.beginStart("e")
+		must(t, err)
+		child := r.engine.newChild()
+		p.child = child
+		child.exit(5)
+		go c.awaitExec(p, child)
+		synctest.Wait()
+		wantEvents(t, r, "create c", "start c", "added c e")
+		_, err = c.endStart(p, nil)
+		must(t, err)
+		r.wait("c", "e")
+		wantEvents(t, r, "create c", "start c", "added c e", "start c e", "exit c e")
+		r.finish()
+	})
+}
+
+// From the moment in which init's exit is seen, before it can be told, no exec
+// is added and none is started.
+func TestNoExecOnceInitHasExited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		i := r.createWith("c", sharedPIDs)
+		r.start("c", "")
+		r.addExec("c", "added")
+		g := newGate()
+		r.engine.on("killall", g.hook)
+		i.init.exit(0)
+		<-g.entered
+		if err := calls["exec"](t.Context(), r); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("exec: %v", err)
+		}
+		r.engine.on("exec", func(context.Context) error { t.Error("the engine was asked for an exec"); return nil })
+		if _, err := r.Start(t.Context(), &taskv3.StartRequest{ID: "c", ExecID: "added"}); !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("start of an exec: %v", err)
+		}
+		close(g.open)
+		r.wait("c", "")
+		r.delete("c", "")
+	})
+}
+
 // An exec that is just being started when init exits is told of before it.
 func TestInitExitWaitsForStartingExec(t *testing.T) {
 	for _, spec := range []string{ownPIDs, sharedPIDs} {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,7 +16,11 @@ import (
 	"containerd-shim-numa-v1/task"
 )
 
-// The tests of this file each hold one cure of doc.go.
+// The tests of this file, and of children_test.go, each hold one cure of doc.go.
+// Others are held by TestHandover (files that init inherits), the test of a late
+// hook in TestCreateFails, TestExecsAgainstDyingInit (children of failed starts),
+// near_test.go and the tests of restoring; that the shim itself locks its main
+// thread is held by TestMainThreadIsNobodys of the command.
 
 func memoryLimit(n int64) *specs.LinuxResources {
 	return &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &n}}
@@ -162,40 +165,6 @@ func statusError(s uint32) error {
 		return nil
 	}
 	return fmt.Errorf("exit status %d", s)
-}
-
-// Every process has its own waiter, libcontainer its own for its helpers and
-// the shim for other children: nobody takes another's exit.
-func TestEveryChildIsWaitedForOnce(t *testing.T) {
-	c := run(t, specOf(newID(), "sleep", "1000"))
-	stop, others := make(chan struct{}), sync.WaitGroup{}
-	others.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			if err := exec.Command(busybox, "true").Run(); err != nil {
-				t.Error(err)
-				return
-			}
-		}
-	})
-	var clients sync.WaitGroup
-	for client := range 2 {
-		clients.Go(func() {
-			for n := range 25 {
-				want := uint32(client*25 + n)
-				if got := c.exec("sh", "-c", fmt.Sprint("exit ", want)).Status(t); got != want {
-					t.Errorf("exit status %d, want %d", got, want)
-				}
-			}
-		})
-	}
-	clients.Wait()
-	close(stop)
-	others.Wait()
 }
 
 // No thread stays in a container's mount namespace, which would hold its

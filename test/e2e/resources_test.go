@@ -166,3 +166,17 @@ func TestCtrMetrics(t *testing.T) {
 	}
 	c.stop()
 }
+
+// smallMemory is a memory limit, in bytes, under which a container must start:
+// what it leaves is for libcontainer's init, which is the shim's program once
+// more. It shows when that comes to need more.
+const smallMemory = 12 * mib
+
+func TestSmallMemoryLimit(t *testing.T) {
+	s := begin(t)
+	c := s.run([]string{"/bin/sleep", "1000"}, withSpec(oci.WithMemoryLimit(smallMemory)))
+	p := c.exec("e", []string{"/bin/true"})
+	want(t, "exit status of exec", p.status(), 0)
+	p.delete()
+	c.stop()
+}
