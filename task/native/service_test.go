@@ -1,6 +1,7 @@
 package native
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"os"
@@ -9,9 +10,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -162,4 +165,45 @@ func TestSharedPIDNamespaceExit(t *testing.T) {
 	_, err = s.Delete(ctx, &taskv3.DeleteRequest{ID: create.ID})
 	must(t, err)
 	wantEvents(t, events, "create", "start", "exec-added", "exec-started", "exit", "exit", "delete")
+}
+
+// Kills that begin before the container is there are refused, or hit it as soon
+// as it can be found: then it is killed and can be deleted, and its events are
+// in order.
+func TestKillDuringCreate(t *testing.T) {
+	const killers, rounds = 8, 5
+	for range rounds {
+		s, events, create := service(t, specOf(newID(), "sleep", "1000"))
+		ctx := t.Context()
+		var killing sync.WaitGroup
+		for range killers {
+			killing.Go(func() {
+				kill := func() bool {
+					_, err := s.Kill(ctx, &taskv3.KillRequest{ID: create.ID, Signal: uint32(unix.SIGKILL)})
+					return err == nil || strings.Contains(err.Error(), "process already finished")
+				}
+				eventually(t, "the container is there to be killed", kill)
+			})
+		}
+		_, err := s.Create(ctx, create)
+		must(t, err)
+		if _, err := s.Start(ctx, &taskv3.StartRequest{ID: create.ID}); err != nil && !strings.HasPrefix(err.Error(), "OCI runtime start failed: ") && !errdefs.IsFailedPrecondition(err) {
+			t.Error(err)
+		}
+		killing.Wait()
+		bounded, cancel := context.WithTimeout(ctx, time.Minute)
+		w, err := s.Wait(bounded, &taskv3.WaitRequest{ID: create.ID})
+		cancel()
+		must(t, err)
+		if w.ExitStatus != 137 {
+			t.Errorf("exit status %d", w.ExitStatus)
+		}
+		_, err = s.Delete(ctx, &taskv3.DeleteRequest{ID: create.ID})
+		must(t, err)
+		if all := events.all(); slices.Contains(all, "start") {
+			wantEvents(t, events, "create", "start", "exit", "delete")
+		} else {
+			wantEvents(t, events, "create", "exit", "delete")
+		}
+	}
 }
