@@ -17,7 +17,7 @@ import (
 type instance struct {
 	root, id string
 	init     *child
-	updating chan struct{} // holds a token while an update is under way
+	updating chan struct{} // holds a token while an update, or Delete, is under way
 }
 
 func (i *instance) Init() task.Child { return i.init }
@@ -79,8 +79,16 @@ func (i *instance) Pids() ([]int, error) {
 }
 
 // Delete removes the container's cgroups, its intelRdt group and its state
-// directory, and runs the poststop hooks.
-func (i *instance) Delete(context.Context) error {
+// directory, and runs the poststop hooks. It waits for an update under way,
+// which writes to all of these: a directory in which a file is made while it is
+// emptied cannot be removed.
+func (i *instance) Delete(ctx context.Context) error {
+	select {
+	case i.updating <- struct{}{}:
+		defer func() { <-i.updating }()
+	case <-ctx.Done():
+		return fmt.Errorf("wait for an update of the container: %w", ctx.Err())
+	}
 	container, err := i.load()
 	if errors.Is(err, libcontainer.ErrNotExist) {
 		return nil

@@ -1,7 +1,9 @@
 package native
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -115,6 +117,23 @@ func TestConcurrentUpdates(t *testing.T) {
 			t.Fatalf("%d: shares %s, pids %s", n, s, p)
 		}
 	}
+}
+
+// Delete does not remove what an update is writing to.
+func TestDeleteAwaitsUpdate(t *testing.T) {
+	c := run(t, specOf(newID(), "true"))
+	c.init.status(t)
+	c.updating <- struct{}{}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := c.Delete(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("during an update: %v", err)
+	}
+	if _, err := c.load(); err != nil {
+		t.Error(err)
+	}
+	<-c.updating
+	must(t, c.Delete(t.Context()))
 }
 
 // Execs that hang, as they do in a frozen cgroup, hold nothing else up.
