@@ -122,7 +122,7 @@ func TestConcurrentUpdates(t *testing.T) {
 // Delete does not remove what an update is writing to.
 func TestDeleteAwaitsUpdate(t *testing.T) {
 	c := run(t, specOf(newID(), "true"))
-	c.init.status(t)
+	c.init.Status(t)
 	c.updating <- struct{}{}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
