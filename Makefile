@@ -8,7 +8,7 @@ BINDIR ?= $(PREFIX)/bin
 BIN := bin/containerd-shim-numa-v1
 # no_grpc: containerd's API without its gRPC services. netgo and osusergo: a
 # static binary must not need the C library's resolver and user database.
-TAGS := no_grpc seccomp netgo osusergo
+TAGS := $(strip no_grpc seccomp netgo osusergo $(EXTRA_TAGS))
 export CGO_ENABLED := 1
 # An interrupted go leaves its temporary directory; there `make clean` finds it.
 GOTMP := GOTMPDIR='$(CURDIR)/bin'
@@ -52,6 +52,7 @@ test: ## everything: lint, unit tests, end-to-end tests
 
 test-unit: tools ## unit tests, with the race detector; as root also real mounts, cgroups, processes
 	$(GOTEST) -race -timeout $(TEST_TIMEOUT) ./...
+	go test $(GOTESTFLAGS) -tags '$(TAGS) shim_pprof' -timeout $(TEST_TIMEOUT) -run DebugSocket ./shim
 
 test-e2e: build tools ## end-to-end tests on containerd 2.4 and 1.7
 	cd test && go test $(GOTESTFLAGS) -count=1 -short -timeout $(TEST_TIMEOUT) ./rig/... ./repo/... ./mountoptions ./vm/...

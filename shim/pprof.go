@@ -15,8 +15,10 @@ const debugServed = true
 
 const debugHeaderTimeout = 10 * time.Second
 
-// serveDebug serves profiles until the listener is closed.
+// serveDebug serves profiles until the listener is closed, and cuts off those
+// that are being written then.
 func serveDebug(l net.Listener) error {
 	server := http.Server{ReadHeaderTimeout: debugHeaderTimeout}
+	defer server.Close()
 	return server.Serve(l)
 }
