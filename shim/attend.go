@@ -135,7 +135,7 @@ func (c *calls) intercept(ctx context.Context, unmarshal ttrpc.Unmarshaler, _ *t
 		c.timer.Reset(c.quiet)
 		c.underWay.Add(-1)
 	}()
-	return method(ctx, unmarshal)
+	return method(withTrace(ctx), unmarshal)
 }
 
 // answered waits until no call is under way and the answers had time to get
