@@ -159,8 +159,11 @@ func method[Req any, Resp proto.Message](name string, handle func(context.Contex
 		}
 		began := time.Now()
 		resp, err := handle(ctx, req)
-		if log.G(ctx).Logger.IsLevelEnabled(log.DebugLevel) {
-			log.G(ctx).WithError(err).WithFields(log.Fields{"rpc": name, "took": time.Since(began)}).Debug("answered")
+		if entry := log.G(ctx); entry.Logger.IsLevelEnabled(log.DebugLevel) {
+			if err != nil {
+				entry = entry.WithError(err)
+			}
+			entry.WithFields(log.Fields{"rpc": name, "took": time.Since(began)}).Debug("answered")
 		}
 		if err != nil {
 			return nil, errgrpc.ToGRPC(told{err})
