@@ -249,7 +249,12 @@ func (s *Service) Connect(_ context.Context, r *taskv3.ConnectRequest) (*taskv3.
 // ShutdownTask ends the shim if it has no container left. containerd asks it
 // after each Delete.
 func (s *Service) ShutdownTask(ctx context.Context, _ *taskv3.ShutdownRequest) (*emptypb.Empty, error) {
-	if s.Idle() {
+	// At once, so that no container is created in a shim that ends.
+	s.mu.Lock()
+	idle := len(s.containers) == 0
+	s.closed = s.closed || idle
+	s.mu.Unlock()
+	if idle {
 		log.G(ctx).Debug("shutdown: no container left")
 		s.Shutdown()
 	}

@@ -181,14 +181,23 @@ func TestShutdownAndIdle(t *testing.T) {
 		if !r.Idle() || shutdown() != 1 {
 			t.Error("stays without a container")
 		}
-		must(t, r.Close(t.Context()))
 		if _, err := r.Create(t.Context(), createRequest(t, "late")); !errdefs.IsUnavailable(err) {
-			t.Errorf("create while ending: %v", err)
+			t.Errorf("create after Shutdown: %v", err)
 		}
 		if !r.Idle() {
 			t.Error("the refused container is still counted")
 		}
+		must(t, r.Close(t.Context()))
 	})
+}
+
+// A shim also ends when nobody asked it to.
+func TestNoCreateAfterClose(t *testing.T) {
+	r := newRig(t)
+	must(t, r.Close(t.Context()))
+	if _, err := r.Create(t.Context(), createRequest(t, "late")); !errdefs.IsUnavailable(err) {
+		t.Errorf("create while ending: %v", err)
+	}
 }
 
 func TestConnect(t *testing.T) {
