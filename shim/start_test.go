@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	bootstrap "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -177,6 +178,43 @@ func TestConcurrentStarts(t *testing.T) {
 				t.Errorf("sockets %v", names)
 			}
 		})
+	}
+}
+
+// containerd kills a start that it has no time for any more. The next one finds
+// its way, and what the killed one left goes by itself.
+func TestStartKilledAtRandom(t *testing.T) {
+	const starts = 20
+	r := newRig(t)
+	bundle := r.bundle("c1", nil)
+	var took time.Duration
+	for i := range starts {
+		began := time.Now()
+		cmd := r.shim(bundle, append(r.flags("c1"), commandStart)...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if took > 0 {
+			// Spread over all of it, and a little beyond.
+			time.Sleep(took * time.Duration(i) / (starts - 4))
+			_ = cmd.Process.Kill()
+		}
+		_ = cmd.Wait()
+		if took == 0 {
+			took = time.Since(began)
+		}
+		path := r.mustStart("c1", nil)
+		r.call(r.client(path), "Release")
+		r.daemon()
+		for _, pid := range r.daemons() {
+			r.kill(pid) // so that each round begins with a socket that refuses
+		}
+	}
+	r.unattended = 300 * time.Millisecond
+	path := r.mustStart("c1", nil)
+	r.eventually("daemon ends", func() bool { return len(r.daemons()) == 0 })
+	if exists(path) {
+		t.Error("its socket is left")
 	}
 }
 
