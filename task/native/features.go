@@ -3,6 +3,7 @@ package native
 import (
 	"fmt"
 	"runtime/debug"
+	"strings"
 
 	"github.com/opencontainers/runc/libcontainer/capabilities"
 	"github.com/opencontainers/runc/libcontainer/configs"
@@ -70,7 +71,7 @@ func LibcontainerVersion() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, m := range info.Deps {
 			if m.Path == libcontainerModule {
-				return m.Version
+				return strings.TrimPrefix(m.Version, "v")
 			}
 		}
 	}
