@@ -223,6 +223,28 @@ func TestRestore(t *testing.T) {
 	})
 }
 
+// A client's directory for criu is made, and is the client's to remove.
+func TestRestoreWorkPath(t *testing.T) {
+	r := newRig(t)
+	work := filepath.Join(t.TempDir(), "criu")
+	request := createRequest(t, "c")
+	request.Checkpoint, request.Options = t.TempDir(), marshal(t, &runcoptions.Options{CriuWorkPath: work})
+	_, err := r.Create(t.Context(), request)
+	must(t, err)
+	log := filepath.Join(work, restoreLog)
+	r.engine.on("start", func(context.Context) error {
+		must(t, os.WriteFile(log, []byte("(0.1) Error (a.c:1): why\n"), 0o600))
+		return errFake
+	})
+	if err := calls["start"](t.Context(), r); err == nil || !strings.Contains(err.Error(), "(a.c:1): why") {
+		t.Errorf("%v, want criu's words", err)
+	}
+	if _, err := os.Stat(log); err != nil {
+		t.Errorf("criu's log is not the client's: %v", err)
+	}
+	r.delete("c", "")
+}
+
 func TestDeleteOfWhatWasNeverRestored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

@@ -25,7 +25,8 @@ type Container struct {
 	init       *process
 	publish    func(topic string, event proto.Message)
 
-	restored bool // its Start restores it from a checkpoint
+	restored bool   // its Start restores it from a checkpoint
+	criuWork string // where criu works then
 	// instance is set once by Create before the container can be found by any
 	// other request; so are the cgroup and the watch, but of a container to be
 	// restored, whose Start sets them, under mu.

@@ -117,7 +117,7 @@ func (s *Service) create(ctx context.Context, r *taskv3.CreateTaskRequest) (_ *C
 		NoPivotRoot: o.NoPivotRoot, NoNewKeyring: o.NoNewKeyring, SystemdCgroup: o.systemdCgroup(spec),
 	}
 	if c.restored {
-		return c, c.prepareRestore(ctx, engine, request, r.Checkpoint)
+		return c, c.prepareRestore(ctx, engine, RestoreRequest{CreateRequest: request, Images: r.Checkpoint, Work: o.CriuWork})
 	}
 	c.instance, err = engine.Create(ctx, request)
 	if err != nil {

@@ -9,15 +9,19 @@ import (
 
 // prepareRestore makes a container that Start will restore from images; there
 // is no process of it until then.
-func (c *Container) prepareRestore(ctx context.Context, engine Engine, r CreateRequest, images string) (err error) {
+func (c *Container) prepareRestore(ctx context.Context, engine Engine, r RestoreRequest) (err error) {
 	restorer, ok := engine.(Restorer)
 	if !ok {
 		return fmt.Errorf("container %q: restore from a checkpoint: its engine cannot: %w", c.id, errdefs.ErrNotImplemented)
 	}
-	if err := checkImages(images); err != nil {
+	if err := checkImages(r.Images); err != nil {
 		return fmt.Errorf("container %q: restore: %w", c.id, err)
 	}
-	c.instance, err = restorer.Restore(ctx, RestoreRequest{CreateRequest: r, Images: images, Work: criuWork(c.bundle)})
+	if r.Work == "" {
+		r.Work = criuWork(c.bundle)
+	}
+	c.criuWork = r.Work
+	c.instance, err = restorer.Restore(ctx, r)
 	if err != nil {
 		return fmt.Errorf("OCI runtime restore failed: %w", err)
 	}
@@ -27,7 +31,7 @@ func (c *Container) prepareRestore(ctx context.Context, engine Engine, r CreateR
 // restore has the engine restore the container's processes, which run on at
 // once. If it fails there is none, and Start may be tried again.
 func (s *Service) restore(ctx context.Context, c *Container) error {
-	err := c.withCriu(restoreLog, criuWork(c.bundle), func() error { return c.instance.Start(ctx) })
+	err := c.withCriu(restoreLog, c.criuWork, func() error { return c.instance.Start(ctx) })
 	if err != nil {
 		return fmt.Errorf("OCI runtime restore failed: %w", err)
 	}

@@ -147,6 +147,9 @@ type Options struct {
 	// IOUID and IOGID own the container's pipes on the host; 0 is the
 	// container's root.
 	IOUID, IOGID uint32
+	// CriuWork is the directory of criu's log and statistics of a restore, kept
+	// when it is done. Empty: one in the bundle, which is not.
+	CriuWork string
 }
 
 // with applies the options that containerd sent with a request to the node's
@@ -192,6 +195,10 @@ func (o Options) withRunc(r *runcoptions.Options) (Options, error) {
 	}
 	o.NoPivotRoot, o.NoNewKeyring, o.SystemdCgroup = r.NoPivotRoot, r.NoNewKeyring, r.SystemdCgroup
 	o.IOUID, o.IOGID = r.IoUid, r.IoGid
+	if r.CriuWorkPath != "" && !filepath.IsAbs(r.CriuWorkPath) {
+		return o, invalid("runtime options: criu_work_path %q is not an absolute path", r.CriuWorkPath)
+	}
+	o.CriuWork = r.CriuWorkPath
 	return o, nil
 }
 

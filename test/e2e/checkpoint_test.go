@@ -217,6 +217,18 @@ func TestRestoreFails(t *testing.T) {
 	_, err = broken.task.Delete(s.ctx)
 	s.must(err)
 
+	work := t.TempDir()
+	told, err := c.container.NewTask(s.ctx, cio.NullIO, containerd.WithRestoreImagePath(images), containerd.WithRestoreWorkPath(work))
+	s.must(err)
+	if err := told.Start(s.ctx); err == nil {
+		t.Error("restored from rubbish")
+	}
+	if _, err := os.Stat(filepath.Join(work, "restore.log")); err != nil {
+		t.Errorf("criu's log is not where the client wants it: %v", err)
+	}
+	_, err = told.Delete(s.ctx)
+	s.must(err)
+
 	_, err = c.container.NewTask(s.ctx, cio.NullIO, containerd.WithRestoreImagePath("/nonexistent"))
 	if !errdefs.IsInvalidArgument(err) {
 		t.Errorf("restored from nowhere: %v", err)
