@@ -2,6 +2,7 @@ package shim
 
 import (
 	"context"
+	"encoding/hex"
 	"strings"
 	"testing"
 
@@ -49,4 +50,19 @@ func TestCallsNameTheirTrace(t *testing.T) {
 	if got := field("garbage"); got != nil {
 		t.Errorf("trace in the log is %v for garbage", got)
 	}
+}
+
+// What is logged is hexadecimal and nothing else, whatever was sent.
+func FuzzTraceID(f *testing.F) {
+	f.Add("00-" + testTrace + "-b7ad6b7169203331-01")
+	f.Add("00-\n-")
+	f.Fuzz(func(t *testing.T, header string) {
+		id, ok := traceID(header)
+		if !ok {
+			return
+		}
+		if raw, err := hex.DecodeString(id); err != nil || len(raw) != traceIDLength/2 || !strings.Contains(header, "-"+id+"-") {
+			t.Errorf("%q is of trace %q", header, id)
+		}
+	})
 }
