@@ -11,6 +11,7 @@ import (
 	taskv3 "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 var calls = map[string]func(context.Context, *rig) error{
@@ -211,4 +212,35 @@ func TestAnswers(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What has not exited has done so at no time. Clients make 1970 of a time that
+// is missing, which is none that they know to be no time.
+func TestNotExitedYet(t *testing.T) {
+	r := newRig(t)
+	i := r.create("c")
+	zero := func(when string, at *timestamppb.Timestamp) {
+		t.Helper()
+		if at == nil || !at.AsTime().IsZero() {
+			t.Errorf("%s: exited at %v", when, at)
+		}
+	}
+	state := func(execID string) *timestamppb.Timestamp {
+		t.Helper()
+		s, err := r.State(t.Context(), &taskv3.StateRequest{ID: "c", ExecID: execID})
+		must(t, err)
+		return s.ExitedAt
+	}
+	zero("created", state(""))
+	r.start("c", "")
+	zero("running", state(""))
+	r.addExec("c", "e")
+	zero("exec added", state("e"))
+	zero("exec deleted before its start", r.delete("c", "e").ExitedAt)
+	i.init.exit(0)
+	r.wait("c", "")
+	if at := state("").AsTime(); at.IsZero() || at.Year() == 1970 {
+		t.Errorf("exited at %v", at)
+	}
+	r.delete("c", "")
 }

@@ -211,9 +211,9 @@ func (c *Container) deleteExec(execID string) (*taskv3.DeleteResponse, error) {
 	defer c.mu.Unlock()
 	p.status.to(Deleted)
 	delete(c.execs, execID)
-	how := &taskv3.DeleteResponse{Pid: p.pid()}
-	if before == Stopped {
-		how.ExitStatus, how.ExitedAt = p.exit.Status, timestamppb.New(p.exit.At)
+	exit := p.exit
+	if before == Created {
+		exit = Exit{} // as runc's shim tells it
 	}
-	return how, nil
+	return &taskv3.DeleteResponse{Pid: p.pid(), ExitStatus: exit.Status, ExitedAt: timestamppb.New(exit.At)}, nil
 }

@@ -80,19 +80,18 @@ func (p *process) running() bool {
 	}
 }
 
-// response is the answer to State; container is the status of the process's
+// response is the answer to State. A process that has not exited has status 0
+// and the zero time: clients would take a missing one for 1970. container is the status of the process's
 // container, which a frozen cgroup imposes on all of its processes.
 func (p *process) response(id, bundle string, container Status) *taskv3.StateResponse {
 	r := &taskv3.StateResponse{
 		ID: id, ExecID: p.execID, Bundle: bundle,
 		Pid: p.pid(), Status: p.status.wire(),
 		Stdin: p.uris.Stdin, Stdout: p.uris.Stdout, Stderr: p.uris.Stderr, Terminal: p.uris.Terminal,
+		ExitStatus: p.exit.Status, ExitedAt: timestamppb.New(p.exit.At),
 	}
 	if s := container.wire(); !p.hasExited() && (s == taskapi.Status_PAUSED || s == taskapi.Status_PAUSING) {
 		r.Status = s
-	}
-	if p.hasExited() {
-		r.ExitStatus, r.ExitedAt = p.exit.Status, timestamppb.New(p.exit.At)
 	}
 	return r
 }
