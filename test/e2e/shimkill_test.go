@@ -14,10 +14,12 @@ import (
 // killed during every step of it and while the container runs.
 const latestKill = 150 * time.Millisecond
 
-// killShim kills the shim that serves the container, if it runs.
+// killShim kills the shim that serves the container, if it runs. It spares the
+// command that starts it: that may have ended by the time of the signal, which
+// then kills nobody.
 func killShim(id string) bool {
 	for _, shim := range rig.Shims(rig.ShimBinary(*runtimeFlag)) {
-		if shim.ID == id {
+		if shim.ID == id && shim.Command == "" {
 			return syscall.Kill(shim.Pid, syscall.SIGKILL) == nil
 		}
 	}

@@ -14,6 +14,9 @@ import (
 type Shim struct {
 	Pid int
 	ID  string // the container or group id it was started for
+	// Command is "start" or "delete" of a process that containerd runs for a
+	// moment, and empty of one that serves.
+	Command string
 }
 
 // Shims lists the shim processes whose binary has the given name. A shim
@@ -31,6 +34,9 @@ func Shims(binary string) []Shim {
 			if a == "-id" && i+1 < len(args) {
 				shim.ID = args[i+1]
 			}
+		}
+		if n := len(args); n > 0 && (args[n-1] == "start" || args[n-1] == "delete") {
+			shim.Command = args[n-1]
 		}
 		shims = append(shims, shim)
 	}
