@@ -131,8 +131,8 @@ cover: tools ## unit test coverage, as HTML in .output/
 	go tool cover -html $(OUTPUT)/cover.out -o $(OUTPUT)/cover.html
 	go tool cover -func $(OUTPUT)/cover.out | tail -1
 
-dev: build test-deps ## a private containerd with this shim, and the line to paste
-	cd test && $(GOTMP) go run ./dev
+dev: build test-deps ## a shell with a private containerd and this shim
+	cd test && go run ./dev
 
 tools: test-deps # the pinned containerds, ctr, runc shims and runc, into the cache; demo and benchmarks build what they need
 	cd test && go run ./rigbuild

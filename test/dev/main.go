@@ -1,6 +1,6 @@
 // Command dev gives a developer a private containerd with this project's shim
-// first on its PATH, an image to run, and a shell in which ctr finds both. When
-// the shell ends all of it goes.
+// first on its PATH, an image to run, and a shell in which ctr and numashim find
+// them. When the shell ends all of it goes.
 package main
 
 import (
@@ -45,20 +45,22 @@ func dev(version string, layers int) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf(`containerd %s is yours until this shell ends; it logs at debug level, the shim with it.
+	fmt.Printf(`containerd %s is yours until this shell ends. It logs at debug level, the shim with it, to
+%s
 
   ctr run --rm -t --runtime %s %s first sh
+  ctr run -d --runtime %[3]s %[4]s second /payload wait; numashim list
 
-`, machine.Version, rig.OurRuntime, image.Name())
-	return shell(ctx, machine, daemon)
+`, machine.Version, daemon.LogPath(), rig.OurRuntime, image.Name())
+	return shell(ctx, machine, daemon, shimDir)
 }
 
 // shell runs the user's shell; how it ends is the user's affair.
-func shell(ctx context.Context, machine *rig.Machine, daemon *rig.Daemon) error {
+func shell(ctx context.Context, machine *rig.Machine, daemon *rig.Daemon, shimDir string) error {
 	cmd := exec.CommandContext(ctx, cmp.Or(os.Getenv("SHELL"), "/bin/sh"))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(),
-		"PATH="+filepath.Dir(machine.Ctr)+":"+os.Getenv("PATH"),
+		"PATH="+shimDir+":"+filepath.Dir(machine.Ctr)+":"+os.Getenv("PATH"),
 		"CONTAINERD_ADDRESS="+daemon.Address(),
 		"CONTAINERD_NAMESPACE="+machine.Name(),
 		"CONTAINERD_SNAPSHOTTER="+rig.Snapshotter)

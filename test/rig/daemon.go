@@ -91,7 +91,7 @@ func (d *Daemon) Pid() int { return d.cmd.Process.Pid }
 // Log is what the daemon, and shims through it, have logged, without the
 // lines every start has.
 func (d *Daemon) Log() string {
-	b, err := os.ReadFile(d.logPath())
+	b, err := os.ReadFile(d.LogPath())
 	if err != nil {
 		return err.Error()
 	}
@@ -110,7 +110,8 @@ func (d *Daemon) configPath() string {
 	return filepath.Join(d.cfg.Machine.Dir, d.cfg.Name, "config.toml")
 }
 
-func (d *Daemon) logPath() string {
+// LogPath is the file that the daemon, and shims through it, log to.
+func (d *Daemon) LogPath() string {
 	return filepath.Join(d.cfg.Machine.Dir, d.cfg.Name, "containerd.log")
 }
 
@@ -150,7 +151,7 @@ func (d *Daemon) Start(ctx context.Context) error {
 	if d.cfg.ShimDir != "" {
 		path = d.cfg.ShimDir + ":" + path
 	}
-	log, err := os.OpenFile(d.logPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(d.LogPath(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
