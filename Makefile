@@ -41,7 +41,7 @@ install: build ## the shim and the tool into BINDIR (/usr/local/bin); those that
 	  mv -f $(DESTDIR)$(BINDIR)/.$$program.new $(DESTDIR)$(BINDIR)/$$program || exit; \
 	done
 
-uninstall: ## remove them again; first end their containers, containerd needs the shim for that
+uninstall: ## remove them again, once the containers have ended
 	rm -f $(DESTDIR)$(BINDIR)/containerd-shim-numa-v1 $(DESTDIR)$(BINDIR)/numashim
 
 demo: build test-deps ## containers on a real containerd, beside the runc shim
