@@ -39,8 +39,11 @@
 //     inherit is passed as a file of the process.
 //   - Its watch for out-of-memory kills holds a thread for each container.
 //     Package cgroups has one of its own.
-//   - Its specification converter takes the working directory for the
-//     bundle. Here the spec's paths are absolute and the label is set.
+//   - Its specification converter writes the owner of a container's device nodes
+//     into those of all containers of the process. Here each has its own
+//     (devices.go).
+//   - The same converter takes the working directory for the bundle. Here the
+//     spec's paths are absolute and the label is set.
 //
 // What has no cure here, or needs none: init is the shim's whole program once
 // more, so its memory, and the time it takes to come up, count against each

@@ -68,6 +68,7 @@ func destroy(c *libcontainer.Container) error {
 
 // configOf translates a spec into libcontainer's configuration.
 func configOf(r task.CreateRequest) (*configs.Config, error) {
+	nameDevices(r.Spec)
 	config, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{
 		CgroupName:       r.ID,
 		UseSystemdCgroup: r.SystemdCgroup,

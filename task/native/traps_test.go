@@ -18,7 +18,8 @@ import (
 	"containerd-shim-numa-v1/task"
 )
 
-// The tests of this file, and of children_test.go, each hold one cure of doc.go.
+// The tests of this file, of children_test.go and of devices_test.go each hold a
+// cure of doc.go.
 // Others are held by TestHandover (files that init inherits), the test of a late
 // hook in TestCreateFails, TestExecsAgainstDyingInit (children of failed starts),
 // near_test.go and the tests of restoring; that the shim itself locks its main
