@@ -226,16 +226,16 @@ func TestDeleteAwaitsOutputOfExecs(t *testing.T) {
 	r.wait("c", "e")
 	i.init.exit(0)
 	r.wait("c", "")
-	deleted := make(chan error)
-	go func() { deleted <- calls["delete"](t.Context(), r) }()
 	c, err := r.container("c")
 	must(t, err)
+	data := randomBytes(1 << 20) // more than what is on its way at any time
+	deleted := make(chan error)
+	go func() { deleted <- calls["delete"](t.Context(), r) }()
 	eventually(t, "the deletion is under way", func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		return c.init.status != Stopped
 	})
-	data := randomBytes(8 << 20)
 	_, err = stdout.Write(data)
 	stdout.Close()
 	must(t, err)
