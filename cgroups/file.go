@@ -1,6 +1,7 @@
 package cgroups
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -27,10 +28,13 @@ func readFile(path string) ([]byte, error) {
 	return text, nil
 }
 
-// readFrom reads the whole file, without moving fd's own offset.
+// readFrom reads the whole file, without moving fd's own offset. It reads on
+// the stack what fits there: most files of cgroupfs have a few bytes, and there
+// are dozens of them for each Stats call, which containerd makes every second.
 func readFrom(fd int) ([]byte, error) {
 	const pageSize = 4096 // most files of cgroupfs are smaller
-	text := make([]byte, 0, pageSize)
+	var page [pageSize]byte
+	text := page[:0]
 	for {
 		if len(text) == cap(text) {
 			text = append(text, 0)[:len(text)]
@@ -44,7 +48,7 @@ func readFrom(fd int) ([]byte, error) {
 			return nil, err
 		}
 		if n == 0 {
-			return text, nil
+			return bytes.Clone(text), nil
 		}
 		text = text[:len(text)+n]
 	}
