@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -52,10 +53,9 @@ func (s *sysfs) text(path string) (text string, found bool, err error) {
 // ("6" and "6-7" as "6", line break, "7"). So a second read is made only where
 // a first one was full.
 func (s *sysfs) read(f io.Reader) (n int, err error) {
-	if s.buf == nil {
-		s.buf = make([]byte, maxFile+pageSize)
-	}
 	for n <= maxFile {
+		s.buf = slices.Grow(s.buf[:n], pageSize)
+		s.buf = s.buf[:cap(s.buf)]
 		more, err := f.Read(s.buf[n:])
 		n += more
 		if err == io.EOF || err == nil && more < pageSize {
