@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"containerd-shim-numa-v1/numa/cpuset"
 )
@@ -50,7 +51,9 @@ func defect(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", errDefect, fmt.Sprintf(format, args...))
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// castagnoli is made when it is needed: a container's init, which is this
+// program as well, would wait for it, and has no ledger.
+var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
 
 // encode is the file for s. The error wraps ErrFull.
 func (s *state) encode() ([]byte, error) {
@@ -94,8 +97,8 @@ func (s *state) encode() ([]byte, error) {
 
 // checksum is that of a file before and after the place of the sum.
 func checksum(before, after []byte) string {
-	crc := crc32.Update(0, castagnoli, before)
-	return fmt.Sprintf("%0*x", checksumSize, crc32.Update(crc, castagnoli, after))
+	crc := crc32.Update(0, castagnoli(), before)
+	return fmt.Sprintf("%0*x", checksumSize, crc32.Update(crc, castagnoli(), after))
 }
 
 func appendRow(b []byte, e *Entry) []byte {
