@@ -20,6 +20,26 @@ const maxSpecSize = 16 << 20
 // filesystem.
 const rootfsDir = "rootfs"
 
+// ParseSpec reads a config.json, but for what it has for other systems than
+// Linux. encoding/json prepares for every type that a document could hold, and
+// keeps that: for the other systems' it took each shim half a millisecond and
+// 85 kB, of which it kept 56.
+func ParseSpec(data []byte) (*specs.Spec, error) {
+	var s struct {
+		specs.Spec
+		// These hide the fields of the same names.
+		Solaris struct{} `json:"solaris"`
+		Windows struct{} `json:"windows"`
+		VM      struct{} `json:"vm"`
+		ZOS     struct{} `json:"zos"`
+		FreeBSD struct{} `json:"freebsd"`
+	}
+	if err := json.Unmarshal(data, &s); err != nil {
+		return nil, err
+	}
+	return &s.Spec, nil
+}
+
 // loadSpec reads the bundle's config.json and makes its paths absolute, since
 // a shim has one working directory but several bundles.
 func loadSpec(bundle string) (*specs.Spec, error) {
@@ -28,8 +48,8 @@ func loadSpec(bundle string) (*specs.Spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("container spec: %w", err)
 	}
-	s := new(specs.Spec)
-	if err := json.Unmarshal(data, s); err != nil {
+	s, err := ParseSpec(data)
+	if err != nil {
 		return nil, invalid("container spec %s: %v", path, err)
 	}
 	if err := checkSpec(s); err != nil {

@@ -1,13 +1,16 @@
 package task
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 func TestLoadSpec(t *testing.T) {
@@ -21,6 +24,32 @@ func TestLoadSpec(t *testing.T) {
 	for i, want := range []string{filepath.Join(dir, "a"), filepath.Join(dir, "b"), "/c", "tmpfs"} {
 		if s.Mounts[i].Source != want {
 			t.Errorf("source %q, want %q", s.Mounts[i].Source, want)
+		}
+	}
+}
+
+func TestParseSpecIsOfLinux(t *testing.T) {
+	document := map[string]any{}
+	fields := reflect.TypeFor[specs.Spec]()
+	for i := range fields.NumField() {
+		if f := fields.Field(i); f.Type.Kind() == reflect.Pointer {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			document[name] = map[string]any{}
+		}
+	}
+	data, err := json.Marshal(document)
+	must(t, err)
+	s, err := ParseSpec(data)
+	must(t, err)
+	for i := range fields.NumField() {
+		f := fields.Field(i)
+		if f.Type.Kind() != reflect.Pointer {
+			continue
+		}
+		platform := f.Tag.Get("platform")
+		want := platform == "" || strings.Contains(platform, "linux")
+		if read := !reflect.ValueOf(s).Elem().Field(i).IsNil(); read != want {
+			t.Errorf("%s is read: %t, want %t", f.Name, read, want)
 		}
 	}
 }

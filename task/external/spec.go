@@ -10,6 +10,8 @@ import (
 	"reflect"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"containerd-shim-numa-v1/task"
 )
 
 // specFile is where a runtime finds the spec in a bundle (runtime-spec,
@@ -42,15 +44,15 @@ func writeSpec(bundle string, s *specs.Spec) error {
 // amend changes in the JSON document data what s has changed of it, and
 // returns nil if that is nothing.
 func amend(data []byte, s *specs.Spec) ([]byte, error) {
-	var read specs.Spec
-	if err := json.Unmarshal(data, &read); err != nil {
+	read, err := task.ParseSpec(data)
+	if err != nil {
 		return nil, err
 	}
 	document, err := decode(data)
 	if err != nil {
 		return nil, err
 	}
-	before, err := encode(&read)
+	before, err := encode(read)
 	if err != nil {
 		return nil, err
 	}

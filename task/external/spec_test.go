@@ -1,35 +1,36 @@
 package external
 
 import (
-	"encoding/json"
 	"os"
 	"path/filepath"
 	"reflect"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"containerd-shim-numa-v1/task"
 )
 
 // What the shim changes arrives; what it does not know stays.
 func TestAmend(t *testing.T) {
-	const full = `{"ociVersion":"1.0.0","of-tomorrow":{"a":[1,2]},"process":{"terminal":true,"args":["x"],"cwd":"/","new":1},"root":{"path":"rootfs","new":2},"linux":{"resources":{"memory":{"limit":9223372036854775807,"new":18446744073709551615},"cpu":{"cpus":"0-3","mems":"0"}}}}`
+	const full = `{"ociVersion":"1.0.0","of-tomorrow":{"a":[1,2]},"vm":{"kernel":{"path":"/k"}},"process":{"terminal":true,"args":["x"],"cwd":"/","new":1},"root":{"path":"rootfs","new":2},"linux":{"resources":{"memory":{"limit":9223372036854775807,"new":18446744073709551615},"cpu":{"cpus":"0-3","mems":"0"}}}}`
 	for name, c := range map[string]struct {
 		change func(*specs.Spec)
 		want   string // "" if nothing is to be written
 	}{
 		"nothing": {func(*specs.Spec) {}, ""},
 		"terminal off": {func(s *specs.Spec) { s.Process.Terminal = false },
-			`{"ociVersion":"1.0.0","of-tomorrow":{"a":[1,2]},"process":{"args":["x"],"cwd":"/","new":1},"root":{"path":"rootfs","new":2},"linux":{"resources":{"memory":{"limit":9223372036854775807,"new":18446744073709551615},"cpu":{"cpus":"0-3","mems":"0"}}}}`},
+			`{"ociVersion":"1.0.0","of-tomorrow":{"a":[1,2]},"vm":{"kernel":{"path":"/k"}},"process":{"args":["x"],"cwd":"/","new":1},"root":{"path":"rootfs","new":2},"linux":{"resources":{"memory":{"limit":9223372036854775807,"new":18446744073709551615},"cpu":{"cpus":"0-3","mems":"0"}}}}`},
 		"path and placement": {func(s *specs.Spec) { s.Root.Path = "/b/rootfs"; s.Linux.Resources.CPU.Cpus = "1" },
-			`{"ociVersion":"1.0.0","of-tomorrow":{"a":[1,2]},"process":{"terminal":true,"args":["x"],"cwd":"/","new":1},"root":{"path":"/b/rootfs","new":2},"linux":{"resources":{"memory":{"limit":9223372036854775807,"new":18446744073709551615},"cpu":{"cpus":"1","mems":"0"}}}}`},
+			`{"ociVersion":"1.0.0","of-tomorrow":{"a":[1,2]},"vm":{"kernel":{"path":"/k"}},"process":{"terminal":true,"args":["x"],"cwd":"/","new":1},"root":{"path":"/b/rootfs","new":2},"linux":{"resources":{"memory":{"limit":9223372036854775807,"new":18446744073709551615},"cpu":{"cpus":"1","mems":"0"}}}}`},
 		"more and less": {func(s *specs.Spec) { s.Hostname = "h"; s.Linux.Resources.CPU = nil },
-			`{"ociVersion":"1.0.0","hostname":"h","of-tomorrow":{"a":[1,2]},"process":{"terminal":true,"args":["x"],"cwd":"/","new":1},"root":{"path":"rootfs","new":2},"linux":{"resources":{"memory":{"limit":9223372036854775807,"new":18446744073709551615}}}}`},
+			`{"ociVersion":"1.0.0","hostname":"h","of-tomorrow":{"a":[1,2]},"vm":{"kernel":{"path":"/k"}},"process":{"terminal":true,"args":["x"],"cwd":"/","new":1},"root":{"path":"rootfs","new":2},"linux":{"resources":{"memory":{"limit":9223372036854775807,"new":18446744073709551615}}}}`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var s specs.Spec
-			must(t, json.Unmarshal([]byte(full), &s))
-			c.change(&s)
-			got, err := amend([]byte(full), &s)
+			s, err := task.ParseSpec([]byte(full))
+			must(t, err)
+			c.change(s)
+			got, err := amend([]byte(full), s)
 			must(t, err)
 			if c.want == "" {
 				if got != nil {
@@ -82,13 +83,13 @@ func FuzzAmend(f *testing.F) {
 	f.Add([]byte(`{"linux":{"resources":{"cpu":{"cpus":"0"}}}}`), "", false)
 	f.Add([]byte(`{"Root":{"path":"a"},"root":null}`), "b", false)
 	f.Fuzz(func(t *testing.T, data []byte, root string, terminal bool) {
-		var s specs.Spec
-		if json.Unmarshal(data, &s) != nil {
+		s, err := task.ParseSpec(data)
+		if err != nil {
 			return
 		}
 		s.Root = &specs.Root{Path: root}
 		s.Process = &specs.Process{Terminal: terminal, Cwd: "/"}
-		amended, err := amend(data, &s)
+		amended, err := amend(data, s)
 		if err != nil || amended == nil {
 			return
 		}

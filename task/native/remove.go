@@ -2,7 +2,6 @@ package native
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,7 +13,6 @@ import (
 	"github.com/opencontainers/cgroups/manager"
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/specconv"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-numa-v1/task"
@@ -149,8 +147,8 @@ func cgroupOf(id, bundle string) (cgroups.Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the container's cgroup: %w", err)
 	}
-	spec := new(specs.Spec)
-	if err := json.Unmarshal(data, spec); err != nil {
+	spec, err := task.ParseSpec(data)
+	if err != nil {
 		return nil, fmt.Errorf("find the container's cgroup: %w", err)
 	}
 	config, err := specconv.CreateCgroupConfig(&specconv.CreateOpts{CgroupName: id, UseSystemdCgroup: task.NamesSystemdCgroup(spec), Spec: spec}, nil)
