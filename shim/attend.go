@@ -122,7 +122,16 @@ type calls struct {
 }
 
 func watchCalls(quiet time.Duration) *calls {
-	return &calls{quiet: quiet, timer: time.AfterFunc(quiet, debug.FreeOSMemory)}
+	return &calls{quiet: quiet, timer: time.AfterFunc(quiet, giveBack)}
+}
+
+// giveBack returns free memory to the kernel. Where nothing was collected yet
+// nothing is free, and to collect for that would cost memory (firstGCPercent).
+func giveBack() {
+	var collections debug.GCStats
+	if debug.ReadGCStats(&collections); collections.NumGC > 0 {
+		debug.FreeOSMemory()
+	}
 }
 
 // intercept notes that a call began or ended. A Wait call lasts as long as

@@ -11,6 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,6 +48,7 @@ const (
 	testRuntime   = "io.containerd.test.v1"
 	testService   = "test.Shim"
 
+	testQuiet    = 50 * time.Millisecond // of calls, before memory is given back
 	releaseDelay = 600 * time.Millisecond
 	answerDelay  = 200 * time.Millisecond // of a call that is under way at the end
 )
@@ -80,7 +84,7 @@ func testShim() Runtime {
 			return &testTask{daemon: d}, nil
 		},
 		Delete: testDelete,
-		tuning: &tuning{socketDir: os.Getenv(envSockets), unattended: unattended, quiet: 50 * time.Millisecond, termMemory: memory},
+		tuning: &tuning{socketDir: os.Getenv(envSockets), unattended: unattended, quiet: testQuiet, termMemory: memory},
 	}
 }
 
@@ -131,6 +135,15 @@ func (s *testTask) Register(server *ttrpc.Server) {
 			s.daemon.Publisher.Publish(exitTopic, &eventtypes.TaskExit{ContainerID: s.daemon.ID})
 			s.daemon.Shutdown()
 		}),
+		"Collect": method(runtime.GC),
+		// Memory tells how often memory was collected, and when it next will be.
+		"Memory": func(_ context.Context, unmarshal func(any) error) (any, error) {
+			var collected debug.GCStats
+			debug.ReadGCStats(&collected)
+			percent := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+			metrics.Read(percent)
+			return &anypb.Any{TypeUrl: fmt.Sprint(collected.NumGC, " ", percent[0].Value.Uint64())}, unmarshal(&emptypb.Empty{})
+		},
 		"Describe": func(_ context.Context, unmarshal func(any) error) (any, error) {
 			d := s.daemon
 			return &anypb.Any{TypeUrl: strings.Join([]string{

@@ -21,9 +21,14 @@ const (
 	// the debug listener is the next.
 	firstSocket = 3
 
-	// gcPercent trades collection time for memory: a host has a daemon per
-	// pod, and they do little.
-	gcPercent = 40
+	// How much garbage, in percent of what is alive but at least of 4 MiB,
+	// makes the Go runtime collect: for the first time, and from then on. The
+	// first collection costs more memory than it frees where a container or
+	// two were made: what the runtime needs to know of a collected heap takes
+	// half a MiB or more, for ever. Most daemons never come to it. Those that
+	// do are kept small: a host has one per pod, and they do little.
+	firstGCPercent = 100
+	gcPercent      = 40
 
 	signalBacklog = 32
 
@@ -115,7 +120,9 @@ func (r Runtime) serve(ctx context.Context, f flags) (err error) {
 
 // tune sets up the Go runtime and the process's name for a daemon.
 func tune() {
-	debug.SetGCPercent(gcPercent)
+	debug.SetGCPercent(firstGCPercent)
+	// Garbage at once, and so cleaned up by the first collection.
+	runtime.AddCleanup(new(*byte), func(percent int) { debug.SetGCPercent(percent) }, gcPercent)
 	if os.Getenv(procsEnv) == "" {
 		runtime.GOMAXPROCS(daemonProcs)
 	}

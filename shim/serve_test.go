@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
@@ -160,6 +161,40 @@ func TestEndLeavesNextDaemonAlone(t *testing.T) {
 	}
 	r.eventually("first daemon ends", func() bool { return len(r.daemons()) == 1 })
 	r.call(r.client(path), "Hold")
+}
+
+func TestMemoryIsCollectedWhenNeeded(t *testing.T) {
+	r := newRig(t)
+	r.bundle("c1", nil)
+	c := r.client(r.mustStart("c1", nil))
+	memory := func() (collections, percent int) {
+		t.Helper()
+		time.Sleep(3 * testQuiet) // a call is not quiet
+		var answer anypb.Any
+		if err := c.Call(t.Context(), testService, "Memory", &emptypb.Empty{}, &answer); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Sscan(answer.TypeUrl, &collections, &percent); err != nil {
+			t.Fatal(err)
+		}
+		return collections, percent
+	}
+	for range 2 {
+		if collections, percent := memory(); collections != 0 || percent != firstGCPercent {
+			t.Fatalf("%d collections, the next at %d %% of garbage, want none, and %d %%", collections, percent, firstGCPercent)
+		}
+	}
+	r.call(c, "Collect")
+	for deadline := time.Now().Add(time.Minute); ; {
+		// The second is that which gives memory back.
+		collections, percent := memory()
+		if collections > 1 && percent == gcPercent {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d collections, the next at %d %% of garbage, want more than one, and %d %%", collections, percent, gcPercent)
+		}
+	}
 }
 
 func TestServiceThatFails(t *testing.T) {
