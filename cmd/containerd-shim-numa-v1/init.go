@@ -29,12 +29,13 @@ func init() {
 }
 
 // failInit tells the shim, over the pipe on which it expects init's log, why
-// there will be no init.
+// there will be no init. Of that log libcontainer makes what is fatal part of
+// its error.
 func failInit(err error) {
 	line, _ := json.Marshal(struct {
 		Level string `json:"level"`
 		Msg   string `json:"msg"`
-	}{"error", err.Error()})
+	}{"fatal", err.Error()})
 	if fd, convErr := strconv.Atoi(os.Getenv("_LIBCONTAINER_LOGPIPE")); convErr == nil {
 		_, _ = os.NewFile(uintptr(fd), "log").Write(append(line, '\n'))
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/log"
 	// Without it libcontainer cannot set device rules.
 	_ "github.com/opencontainers/cgroups/devices"
 	"github.com/opencontainers/runc/libcontainer"
@@ -27,7 +28,7 @@ var _ task.Engine = Engine{}
 // Create makes a container whose init has set everything up and waits to
 // execute its program. Errors have runc's words, which kubelet and docker
 // look for.
-func (Engine) Create(_ context.Context, r task.CreateRequest) (_ task.Instance, err error) {
+func (Engine) Create(ctx context.Context, r task.CreateRequest) (_ task.Instance, err error) {
 	config, err := configOf(r)
 	if err != nil {
 		return nil, fmt.Errorf("runc create failed: %w", err)
@@ -45,23 +46,32 @@ func (Engine) Create(_ context.Context, r task.CreateRequest) (_ task.Instance, 
 	}
 	start := func() error { return spawn(func() error { return container.Start(process) }) }
 	if err := near(r.Near, start); err != nil {
-		return nil, errors.Join(fmt.Errorf("runc create failed: %w", err), destroy(container))
+		return nil, errors.Join(fmt.Errorf("runc create failed: %w", err), destroy(ctx, container, stateDir(r.Root, r.ID)))
 	}
 	init, err := newChild(process)
 	if err != nil {
 		// Without a pidfd nothing can be said about init, so it is ended.
 		_ = process.Signal(os.Kill)
 		_, _ = process.Wait()
-		return nil, errors.Join(fmt.Errorf("runc create failed: %w", err), destroy(container))
+		return nil, errors.Join(fmt.Errorf("runc create failed: %w", err), destroy(ctx, container, stateDir(r.Root, r.ID)))
 	}
 	return &instance{root: r.Root, id: r.ID, init: init, updating: make(chan struct{}, 1)}, nil
 }
 
-// destroy removes what a failed create has left. That there is nothing is
-// what it is for.
-func destroy(c *libcontainer.Container) error {
-	if err := c.Destroy(); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove what it left: %w", err)
+// destroy removes the cgroups, the intelRdt group and the state directory dir of
+// a container of which nothing runs, and last runs its poststop hooks. If one of
+// them fails, that is logged and the container is gone nevertheless
+// (runtime-spec, runtime.md, Lifecycle). So it is if another was quicker.
+func destroy(ctx context.Context, c *libcontainer.Container, dir string) error {
+	err := c.Destroy()
+	if err == nil {
+		return nil
+	}
+	if _, statErr := os.Lstat(dir); !errors.Is(statErr, os.ErrNotExist) {
+		return fmt.Errorf("remove the container: %w", err)
+	}
+	if config := c.Config(); config.HasHook(configs.Poststop) {
+		log.G(ctx).WithError(err).WithField("id", c.ID()).Warn("not all poststop hooks have run")
 	}
 	return nil
 }
@@ -92,7 +102,10 @@ const bundleLabel = "bundle="
 // waits to be started.
 const execFIFO = "exec.fifo"
 
-func (i *instance) execFIFO() string { return filepath.Join(i.root, i.id, execFIFO) }
+func (i *instance) execFIFO() string { return filepath.Join(stateDir(i.root, i.id), execFIFO) }
+
+// stateDir is libcontainer's directory of a container.
+func stateDir(root, id string) string { return filepath.Join(root, id) }
 
 // logLevel is the level that libcontainer's init is to log with, in logrus's
 // numbers: the shim's own.

@@ -348,3 +348,36 @@ func TestFeatures(t *testing.T) {
 		t.Errorf("%v", f.Annotations)
 	}
 }
+
+// A poststop hook that fails does not keep its container from being removed,
+// by whichever way.
+func TestPoststopHookFails(t *testing.T) {
+	for name, hook := range map[string]specs.Hook{
+		"fails":   {Path: "/bin/false"},
+		"missing": {Path: "/nonexistent"},
+	} {
+		spec := func() *specs.Spec {
+			s := specOf(newID(), "true")
+			s.Hooks = &specs.Hooks{Poststop: []specs.Hook{hook}}
+			return s
+		}
+		t.Run(name+"/deleted", func(t *testing.T) {
+			c := run(t, spec())
+			c.init.Status(t)
+			must(t, c.Delete(t.Context()))
+		})
+		t.Run(name+"/removed", func(t *testing.T) {
+			r, _ := orphan(t, spec(), false)
+			remove(t, r)
+		})
+		t.Run(name+"/never created", func(t *testing.T) {
+			s := spec()
+			s.Process.Args = []string{"/nonexistent"}
+			r := request(t, s)
+			_, err := Engine{}.Create(t.Context(), r)
+			if err == nil || strings.Contains(err.Error(), "hook") {
+				t.Errorf("error: %v", err)
+			}
+		})
+	}
+}

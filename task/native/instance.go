@@ -96,7 +96,7 @@ func (i *instance) Delete(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return container.Destroy()
+	return destroy(ctx, container, stateDir(i.root, i.id))
 }
 
 // KillAll signals all processes in the container's cgroup.

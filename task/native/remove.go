@@ -27,7 +27,7 @@ const removePoll = 5 * time.Millisecond
 // it has found the container's cgroup empty. Without one nothing is touched:
 // the cgroup that the bundle names may be another container's.
 func (Engine) Remove(ctx context.Context, root, id, bundle string) error {
-	dir := filepath.Join(root, id)
+	dir := stateDir(root, id)
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -37,14 +37,14 @@ func (Engine) Remove(ctx context.Context, root, id, bundle string) error {
 		// another Remove is at work.
 		return errors.Join(RemoveCgroup(ctx, id, bundle), removeStateDir(dir))
 	}
-	return kill(ctx, container)
+	return kill(ctx, container, dir)
 }
 
 // kill ends the container and destroys it once nothing runs any more in its
 // cgroup: libcontainer tries for a second to remove each directory of one that
 // is not empty, a dozen of them with cgroup v1, and knows no context. Its
 // processes are the system's init to reap: a zombie counts as ended.
-func kill(ctx context.Context, c *libcontainer.Container) error {
+func kill(ctx context.Context, c *libcontainer.Container, dir string) error {
 	for {
 		if err := c.Signal(unix.SIGKILL); err != nil && !ended(err) {
 			return fmt.Errorf("kill the container: %w", err)
@@ -59,7 +59,7 @@ func kill(ctx context.Context, c *libcontainer.Container) error {
 				return err
 			}
 			if left == 0 {
-				return c.Destroy()
+				return destroy(ctx, c, dir)
 			}
 		}
 		if err := pause(ctx); err != nil {

@@ -40,7 +40,7 @@ func (Engine) Restore(_ context.Context, r task.RestoreRequest) (task.Instance, 
 // the checkpoint was made.
 //
 // That what was allowed to be in a checkpoint may be in it is not asked again.
-func (r *restoring) Start(context.Context) error {
+func (r *restoring) Start(ctx context.Context) error {
 	container, err := libcontainer.Create(r.root, r.id, r.config)
 	if err != nil {
 		return fmt.Errorf("runc restore failed: %w", err)
@@ -56,12 +56,12 @@ func (r *restoring) Start(context.Context) error {
 		})
 	})
 	if err != nil {
-		return errors.Join(fmt.Errorf("runc restore failed: %w", err), destroy(container))
+		return errors.Join(fmt.Errorf("runc restore failed: %w", err), destroy(ctx, container, stateDir(r.root, r.id)))
 	}
 	if r.init, err = newChild(process); err != nil {
 		_ = process.Signal(os.Kill)
 		_, _ = process.Wait()
-		return errors.Join(fmt.Errorf("runc restore failed: %w", err), destroy(container))
+		return errors.Join(fmt.Errorf("runc restore failed: %w", err), destroy(ctx, container, stateDir(r.root, r.id)))
 	}
 	return nil
 }
