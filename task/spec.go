@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // maxSpecSize bounds config.json, in bytes. containerd's database has a
@@ -55,6 +56,9 @@ func loadSpec(bundle string) (*specs.Spec, error) {
 	if err := checkSpec(s); err != nil {
 		return nil, invalid("container spec %s: %v", path, err)
 	}
+	if err := checkNamespaces(s.Linux.Namespaces); err != nil {
+		return nil, fmt.Errorf("container spec %s: %w", path, err)
+	}
 	if !filepath.IsAbs(s.Root.Path) {
 		s.Root.Path = filepath.Join(bundle, s.Root.Path)
 	}
@@ -92,9 +96,10 @@ func checkProcess(p *specs.Process) error {
 	return nil
 }
 
-// readFile reads a whole file of at most limit bytes.
+// readFile reads a whole file of at most limit bytes. It does not wait for the
+// writer of a FIFO but refuses it, and directories, of which some have no size.
 func readFile(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -102,6 +107,9 @@ func readFile(path string, limit int64) ([]byte, error) {
 	st, err := f.Stat()
 	if err != nil {
 		return nil, err
+	}
+	if st.Mode()&(os.ModeNamedPipe|os.ModeDir) != 0 {
+		return nil, fmt.Errorf("%s: not a file but %s", path, st.Mode().Type())
 	}
 	if st.Size() > limit {
 		return nil, fmt.Errorf("%s: %d bytes, more than the %d allowed", path, st.Size(), limit)

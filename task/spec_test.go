@@ -90,6 +90,14 @@ func TestMalformedSpecs(t *testing.T) {
 	if _, err := loadSpec(t.TempDir()); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
+	odd := t.TempDir()
+	makeFIFO(t, filepath.Join(odd, "config.json"))
+	if _, err := loadSpec(odd); err == nil || !strings.Contains(err.Error(), "not a file") {
+		t.Errorf("a FIFO as config.json: %v", err)
+	}
+	if _, err := readFile("/proc", maxSpecSize); err == nil || !strings.Contains(err.Error(), "not a file") {
+		t.Errorf("a directory without a size: %v", err)
+	}
 }
 
 func TestAttachOnHost(t *testing.T) {
@@ -104,8 +112,8 @@ func TestAttachOnHost(t *testing.T) {
 		`"hooks":{"createRuntime":[{"path":"/x"}]},"linux":{"namespaces":[{"type":"mount"}]}`: true,
 		`"hooks":{"poststop":[{"path":"/x"}]},"linux":{"namespaces":[{"type":"mount"}]}`:      false,
 	} {
-		s, err := loadSpec(bundle(t, `{"root":{"path":"r"},"process":{"args":["x"],"cwd":"/"},`+linux+`}`))
-		must(t, err)
+		s := new(specs.Spec)
+		must(t, json.Unmarshal([]byte(`{`+linux+`}`), s))
 		if why := attachOnHost(s); (why != "") != onHost {
 			t.Errorf("%s: %q", linux, why)
 		}
