@@ -21,7 +21,9 @@ var moveBuffers = sync.Pool{New: func() any { b := make([]byte, moveSize); retur
 // move copies from src to dst until src ends. A stream on which nothing moves
 // holds no buffer: a shim may have hundreds. The count of what has been moved
 // goes to moved unless that is nil.
-func move(dst, src *os.File, moved *atomic.Int64) error {
+//
+// What cannot be written goes to lost, which says whether to go on.
+func move(dst, src *os.File, moved *atomic.Int64, lost func(error) bool) error {
 	conn, err := src.SyscallConn()
 	if err != nil {
 		return err
@@ -32,6 +34,9 @@ func move(dst, src *os.File, moved *atomic.Int64) error {
 			n, err = dst.Write((*buf)[:n])
 			if moved != nil {
 				moved.Add(int64(n))
+			}
+			if err != nil && lost(err) {
+				err = nil
 			}
 		}
 		if buf != nil {

@@ -2,12 +2,14 @@ package task
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/containerd/log"
 	"golang.org/x/sys/unix"
 )
 
@@ -54,6 +56,7 @@ type stdio struct {
 	closed bool
 
 	moved   atomic.Int64 // bytes of output so far
+	losing  sync.Once    // output has been lost
 	flowing sync.WaitGroup
 	drained chan struct{} // closed when all output has ended
 }
@@ -181,12 +184,24 @@ func (s *stdio) copy(f flow) {
 		moved = &s.moved
 	}
 	// An error means that one of the two ends is gone: the stream has ended.
-	_ = move(f.dst, f.src, moved)
+	_ = move(f.dst, f.src, moved, func(err error) bool { return f.counted && s.lose(f.dst, err) })
 	for _, end := range []*os.File{f.src, f.dst, f.also} {
 		if end != nil && end != s.master {
 			end.Close()
 		}
 	}
+}
+
+// lose tells once that output is lost, of a log whose disk is full or a logging
+// program that has ended, and whether there may be more. The process goes on as
+// if it had been written: a pipe that nobody reads would stop it, a broken one
+// kill it.
+func (s *stdio) lose(dst *os.File, err error) bool {
+	if errors.Is(err, os.ErrClosed) {
+		return false
+	}
+	s.losing.Do(func() { log.L.WithError(err).Warnf("output is lost: cannot write to %s", dst.Name()) })
+	return true
 }
 
 // drain waits until all output of a process that has exited has reached its

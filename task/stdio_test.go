@@ -232,6 +232,30 @@ func TestOutputToFiles(t *testing.T) {
 	}
 }
 
+// A process whose output cannot be written goes on: it is neither stopped by a
+// full pipe nor killed by a broken one.
+func TestOutputIsLost(t *testing.T) {
+	noLeak(t)
+	for _, u := range []URIs{{Stdout: "/dev/full"}, {Stdout: "file:///dev/full"}, {Stdout: "/dev/null", Stderr: "/dev/full"}} {
+		s := open(t, u)
+		var ends []*os.File
+		for _, f := range []*os.File{s.files.Stdout, s.files.Stderr} {
+			if f != nil {
+				ends = append(ends, dup(t, f))
+			}
+		}
+		must(t, s.run())
+		for _, f := range ends {
+			if _, err := f.Write(randomBytes(1 << 20)); err != nil {
+				t.Errorf("%+v: the process's write: %v", u, err)
+			}
+			must(t, f.Close())
+		}
+		drain(t, s)
+		s.close()
+	}
+}
+
 func TestNoStreams(t *testing.T) {
 	noLeak(t)
 	s := open(t, URIs{})
