@@ -238,7 +238,7 @@ func (l *layers) make() (mount int, err error) {
 		return -1, err
 	}
 	if err := l.create(l.fs); err != nil {
-		e := r.fail("fsconfig create", "", err)
+		e := r.fail("fsconfig create", "", overlapError(err))
 		e.Log = l.contextLog(l.fs)
 		if errors.Is(err, unix.EINVAL) && l.cloned && e.Log == "" {
 			// Up to Linux 6.14 a layer on a detached mount is refused so, and

@@ -42,6 +42,8 @@ func TestBadInput(t *testing.T) {
 		"link":             {[]Mount{lower(s.dir+"/link", s.lowers[1])}, nil, "symbolic link"},
 		"link in between":  {[]Mount{lower(s.dir+"/middle/fs", s.lowers[1])}, nil, "symbolic link"},
 		"missing":          {[]Mount{lower(s.dir+"/9/fs", s.lowers[1])}, unix.ENOENT, "/9/fs"},
+		"lower twice":      {[]Mount{lower(s.lowers[0], s.lowers[0])}, unix.ELOOP, "is, or lies in, another"},
+		"upper is lower":   {[]Mount{lower(s.upper, s.lowers[0])}, unix.ELOOP, "is, or lies in, another"},
 		"file":             {[]Mount{lower(s.lowers[0]+"/top", s.lowers[1])}, unix.ENOTDIR, "/top"},
 		"not consumed":     {[]Mount{s.mount("X-containerd.mkdir.path=/x")}, ErrInvalid, "mount manager"},
 		"unknown option":   {[]Mount{s.mount("frobnicate=1")}, unix.EINVAL, "kernel: e overlay: Unknown parameter 'frobnicate'"},

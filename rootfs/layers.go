@@ -165,6 +165,15 @@ func layerError(err error) error {
 	return err
 }
 
+// overlapError says what ELOOP means of an overlay being made: it is not about
+// links (overlayfs.rst, "Overlapping layers").
+func overlapError(err error) error {
+	if errors.Is(err, unix.ELOOP) {
+		return &refusal{err, "one of its directories is, or lies in, another"}
+	}
+	return err
+}
+
 type refusal struct {
 	error
 	reason string
