@@ -3,6 +3,7 @@ package children
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -10,7 +11,12 @@ import (
 // Of are the child processes of one of the calling process's threads (proc(5),
 // /proc/pid/task/tid/children). One may be missed while others exit.
 func Of(tid int) ([]int, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", tid))
+	return of(fmt.Sprintf("/proc/self/task/%d", tid))
+}
+
+// of are the children of the thread whose directory in /proc is given.
+func of(thread string) ([]int, error) {
+	data, err := os.ReadFile(filepath.Join(thread, "children"))
 	if err != nil {
 		return nil, err
 	}

@@ -44,7 +44,7 @@ func (Engine) Create(ctx context.Context, r task.CreateRequest) (_ task.Instance
 	if err != nil {
 		return nil, fmt.Errorf("runc create failed: %w", err)
 	}
-	start := func() error { return spawn(func() error { return container.Start(process) }) }
+	start := func() error { return spawn(ctx, func() error { return container.Start(process) }) }
 	if err := near(r.Near, start); err != nil {
 		return nil, errors.Join(fmt.Errorf("runc create failed: %w", err), destroy(ctx, container, stateDir(r.Root, r.ID)))
 	}

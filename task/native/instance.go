@@ -28,7 +28,7 @@ func (i *instance) load() (*libcontainer.Container, error) {
 }
 
 // Exec runs a process in the container's namespaces and cgroup.
-func (i *instance) Exec(_ context.Context, p *specs.Process, f task.Files) (task.Child, error) {
+func (i *instance) Exec(ctx context.Context, p *specs.Process, f task.Files) (task.Child, error) {
 	container, err := i.load()
 	if err != nil {
 		return nil, fmt.Errorf("exec failed: %w", err)
@@ -37,7 +37,7 @@ func (i *instance) Exec(_ context.Context, p *specs.Process, f task.Files) (task
 	if err != nil {
 		return nil, fmt.Errorf("exec failed: %w", err)
 	}
-	if err := spawn(func() error { return container.Start(process) }); err != nil {
+	if err := spawn(ctx, func() error { return container.Start(process) }); err != nil {
 		return nil, fmt.Errorf("exec failed: %w", err)
 	}
 	c, err := newChild(process)

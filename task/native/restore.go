@@ -48,7 +48,7 @@ func (r *restoring) Start(ctx context.Context) error {
 	process := &libcontainer.Process{Init: true, LogLevel: logLevel()}
 	setStreams(process, r.stdio)
 	err = amongOwnMounts(func() error {
-		return spawn(func() error {
+		return spawn(context.WithoutCancel(ctx), func() error { // criu finishes what it has begun
 			return container.Restore(process, &libcontainer.CriuOpts{
 				ImagesDirectory: r.images, WorkDirectory: r.work, StatusFd: noStatusFD,
 				TcpEstablished: true, ExternalUnixConnections: true, FileLocks: true,

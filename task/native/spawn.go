@@ -1,6 +1,7 @@
 package native
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -20,15 +21,28 @@ import (
 // its exit (pid_namespaces(7)). The stages are siblings, all of them children
 // of the thread that forked the first (CLONE_PARENT in clone(2)). So start
 // keeps to one thread, whose children that were not there before are its own.
-func spawn(start func() error) error {
+//
+// When ctx ends before, so that nobody waits any more, what has been forked is
+// killed: a hook may run for ever.
+func spawn(ctx context.Context, start func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	before, listErr := children.Of(unix.Gettid())
+	thread := unix.Gettid()
+	before, listErr := children.Of(thread)
+	killed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(killed)
+		children.Kill(thread, before)
+	})
 	err := start()
+	if !stop() {
+		<-killed
+		err = errors.Join(err, context.Cause(ctx))
+	}
 	if err == nil {
 		return nil
 	}
-	after, afterErr := children.Of(unix.Gettid())
+	after, afterErr := children.Of(thread)
 	if listErr := errors.Join(listErr, afterErr); listErr != nil {
 		return errors.Join(err, fmt.Errorf("look for what it left: %w", listErr))
 	}

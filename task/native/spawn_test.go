@@ -1,10 +1,17 @@
 package native
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-numa-v1/task"
@@ -36,4 +43,54 @@ func TestExecsAgainstDyingInit(t *testing.T) {
 	if zombies := zombieChildren(t); len(zombies) > 0 {
 		t.Errorf("zombies: %v", zombies)
 	}
+}
+
+// A create whose hook hangs ends when nobody waits for it any more, and so does
+// the hook, with the processes that hold its output.
+func TestCreateIsGivenUp(t *testing.T) {
+	mark := fmt.Sprint(1000, ".", os.Getpid()) // what is slept, to be found by
+	spec := specOf(newID(), "true")
+	r := request(t, spec)
+	begun := filepath.Join(r.Bundle, "begun")
+	script := fmt.Sprintf("sleep %s & echo > %s; sleep %s; true", mark, begun, mark)
+	spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script}}}}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	created := make(chan error, 1)
+	go func() {
+		_, err := Engine{}.Create(ctx, r)
+		created <- err
+	}()
+	eventually(t, "the hook runs", func() bool { _, err := os.Stat(begun); return err == nil })
+	eventually(t, "both of its children run", func() bool { return sleeping(t, mark) == 2 })
+	cancel()
+	select {
+	case err := <-created:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("create: %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the create does not end")
+	}
+	eventually(t, "the hook's children end", func() bool { return sleeping(t, mark) == 0 })
+	if left := cgroupDirs(spec.Linux.CgroupsPath); len(left) > 0 {
+		t.Errorf("cgroups left: %q", left)
+	}
+	if zombies := zombieChildren(t); len(zombies) > 0 {
+		t.Errorf("zombies: %v", zombies)
+	}
+}
+
+// sleeping counts the processes that run "sleep mark".
+func sleeping(t *testing.T, mark string) (n int) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	must(t, err)
+	for _, file := range files {
+		if cmdline, err := os.ReadFile(file); err == nil && strings.HasSuffix(string(cmdline), "sleep\x00"+mark+"\x00") {
+			n++
+		}
+	}
+	return n
 }
