@@ -10,6 +10,7 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -46,6 +47,7 @@ type settings struct {
 	creator  cio.Creator // instead of streams
 	spec     []oci.SpecOpts
 	snapshot []snapshots.Opt
+	mounts   []mount.Mount // of the root filesystem, instead of a snapshot's
 	sandbox  string
 	runtime  any // the runtime's options
 }
@@ -56,6 +58,7 @@ func withID(id string) option             { return func(c *settings) { c.id = id
 func withImage(i containerd.Image) option { return func(c *settings) { c.image = i } }
 func withStdin(r io.Reader) option        { return func(c *settings) { c.stdin = r } }
 func withIO(creator cio.Creator) option   { return func(c *settings) { c.creator = creator } }
+func withRootfs(ms ...mount.Mount) option { return func(c *settings) { c.mounts = ms } }
 func withSpec(opts ...oci.SpecOpts) option {
 	return func(c *settings) { c.spec = append(c.spec, opts...) }
 }
@@ -104,8 +107,10 @@ func (s *scene) define(args []string, opts ...option) (containerd.Container, *se
 		containerd.WithRuntime(*runtimeFlag, set.runtime),
 		containerd.WithSnapshotter(rig.Snapshotter),
 		containerd.WithImage(set.image),
-		containerd.WithNewSnapshot(set.id, set.image, set.snapshot...),
 		containerd.WithNewSpec(spec...),
+	}
+	if set.mounts == nil {
+		copts = append(copts, containerd.WithNewSnapshot(set.id, set.image, set.snapshot...))
 	}
 	if set.sandbox != "" {
 		copts = append(copts, containerd.WithSandbox(set.sandbox))
@@ -134,7 +139,7 @@ func (s *scene) tryCreate(args []string, opts ...option) (*container, error) {
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, bound)
 	defer cancel()
-	if c.task, err = definition.NewTask(ctx, creator); err != nil {
+	if c.task, err = definition.NewTask(ctx, creator, containerd.WithRootFS(set.mounts)); err != nil {
 		return c, err
 	}
 	c.Process = c.task

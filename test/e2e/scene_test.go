@@ -144,6 +144,16 @@ func (s *scene) remove(id string) error {
 	return c.Delete(ctx, containerd.WithSnapshotCleanup)
 }
 
+// sub runs a subtest on the scene: what fails in it is the subtest's.
+func (s *scene) sub(t *testing.T, name string, test func()) {
+	t.Run(name, func(t *testing.T) {
+		outer := s.t
+		defer func() { s.t = outer }()
+		s.t = t
+		test()
+	})
+}
+
 // must stops the test at an error.
 func (s *scene) must(err error) {
 	s.t.Helper()
