@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/cgroups"
@@ -75,12 +76,29 @@ func killRest(c *libcontainer.Container) (left int, err error) {
 	if err != nil && !ended(err) {
 		return 0, fmt.Errorf("processes of the container: %w", err)
 	}
-	for _, pid := range pids {
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-			return 0, fmt.Errorf("kill process %d: %w", pid, err)
-		}
+	if err := killEach(pids); err != nil {
+		return 0, err
 	}
 	return len(pids), nil
+}
+
+// killEach kills the processes of a cgroup. With the caller among them it is not
+// a container's, but one above or the root's, and nothing is killed. 0 stands
+// for a process outside of our PID namespace; to kill(2) it means the caller's
+// own process group.
+func killEach(pids []int) error {
+	if self := os.Getpid(); slices.Contains(pids, self) {
+		return fmt.Errorf("kill the processes of a cgroup: this process, %d, is among the %d in it, so it is no container's", self, len(pids))
+	}
+	for _, pid := range pids {
+		if pid == 0 {
+			continue
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("kill process %d: %w", pid, err)
+		}
+	}
+	return nil
 }
 
 // ended tells whether a signal could not be sent because nobody is left: init
@@ -172,10 +190,8 @@ func killCgroup(ctx context.Context, m cgroups.Manager) error {
 		if len(pids) == 0 {
 			return nil
 		}
-		for _, pid := range pids {
-			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-				return fmt.Errorf("kill process %d: %w", pid, err)
-			}
+		if err := killEach(pids); err != nil {
+			return err
 		}
 		if err := pause(ctx); err != nil {
 			return fmt.Errorf("processes of the container, killed, have not ended: %w", err)

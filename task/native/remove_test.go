@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -231,6 +232,25 @@ func TestRemoveEmptyCgroup(t *testing.T) {
 	if left := cgroupDirs(path); len(left) > 0 {
 		t.Errorf("cgroups left: %q", left)
 	}
+}
+
+// TestKillEach is given what a cgroup has that is not a container's: this
+// process, and one that another PID namespace hides.
+func TestKillEach(t *testing.T) {
+	sleep := exec.Command("sleep", "1000")
+	sleep.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	must(t, sleep.Start())
+	pid := sleep.Process.Pid
+	if err := killEach([]int{pid, os.Getpid()}); err == nil || !strings.Contains(err.Error(), "no container's") {
+		t.Errorf("a cgroup with this process in it: %v", err)
+	}
+	must(t, unix.Kill(pid, unix.SIGTERM))
+	_ = sleep.Wait()
+	if s := sleep.ProcessState.Sys().(syscall.WaitStatus); s.Signal() != unix.SIGTERM {
+		t.Errorf("the other process ended by %v before it was told to", s.Signal())
+	}
+	must(t, killEach([]int{0}))
+	must(t, killEach([]int{pid})) // which has ended
 }
 
 // TestEnded knows what libcontainer says when another Remove was quicker.
