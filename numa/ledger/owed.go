@@ -46,14 +46,17 @@ func (o *owed) isEmpty() bool {
 
 // enter enters all that is owed by a process into s. It is owed until paid is
 // called with the result, when s has been written. dirty tells that s is
-// another now.
+// another now. What has another owner by now is that of a later container with
+// the same bundle, and stays; of this process there is none, since it enters
+// what it owes before it enters a bundle again.
 func (o *owed) enter(s *state, owner Process) (d debt, dirty bool) {
 	o.mu.Lock()
 	d = debt{claims: maps.Clone(o.claims), counted: o.counted}
 	o.mu.Unlock()
 	for bundle, claim := range d.claims {
-		// Never that of a later container: nobody enters a bundle again
-		// before this is done.
+		if i, ok := s.find(bundle); ok && s.rows[i].Owner != owner {
+			continue
+		}
 		if claim == nil {
 			dirty = s.drop(bundle) || dirty
 			continue
@@ -82,7 +85,8 @@ func (o *owed) paid(d debt) {
 }
 
 // Settle enters what is owed: releases and claims that could not be entered,
-// and what Count was told. Any other change does so too; without anything owed it does nothing.
+// and what Count was told. Any other change does so too; without anything owed
+// it does nothing.
 func (l *Ledger) Settle(ctx context.Context) error {
 	if l.owed.isEmpty() {
 		return nil

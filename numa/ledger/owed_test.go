@@ -142,6 +142,37 @@ func TestOwedClaim(t *testing.T) {
 	}
 }
 
+// TestOwedOfALaterContainer has another shim enter a bundle again before this
+// one could enter what it owes of it: that is no longer this one's to change.
+func TestOwedOfALaterContainer(t *testing.T) {
+	for name, owe := range map[string]func(l *Ledger, bundle string) error{
+		"release": func(l *Ledger, b string) error { return l.Release(t.Context(), b) },
+		"claim":   func(l *Ledger, b string) error { return l.Replace(t.Context(), b, dedicated(1)) },
+	} {
+		l := open(t)
+		other, err := Open(l.config)
+		must(t, err)
+		other.self = Process{Pid: os.Getppid(), Start: l.self.Start, Namespace: l.self.Namespace}
+		a := reserve(t, l, "a", dedicated(0))
+		letGo := held(t, l)
+		if err := owe(l, a); !errors.Is(err, ErrBusy) {
+			t.Errorf("%s: %v", name, err)
+		}
+		letGo()
+		must(t, other.Release(t.Context(), a)) // as the delete command does
+		_, err = other.Reserve(t.Context(), a, always(dedicated(3)))
+		must(t, err)
+		must(t, l.Settle(t.Context()))
+		entries, _ := read(t, l)
+		if len(entries) != 1 || entries[0].Owner != other.self || entries[0].Owned.String() != "3" {
+			t.Errorf("%s: the ledger has %+v", name, entries)
+		}
+		if !l.owed.isEmpty() {
+			t.Errorf("%s: it is owed for ever", name)
+		}
+	}
+}
+
 // TestOwedWakes has a release that comes late tell those who share CPUs.
 func TestOwedWakes(t *testing.T) {
 	l := open(t)
