@@ -26,6 +26,11 @@ const (
 	// it after 5 s (io.containerd.timeout.shim.cleanup).
 	deleteBudget = 4500 * time.Millisecond
 
+	// leastBudget is what a delete has however late it begins: time to kill.
+	// To be killed itself then costs nothing, as the next one takes up from
+	// there, and containerd may have been told to wait for longer.
+	leastBudget = time.Second
+
 	// deleteParallel bounds how many containers of a dead group are deleted at
 	// once: more than a pod has, so that all are killed at once, and none waits
 	// for another to end.
@@ -43,7 +48,7 @@ func (r Runtime) delete(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, deleteBudget-age())
+	ctx, cancel := context.WithTimeout(ctx, budget(age()))
 	defer cancel()
 	own := Target{Namespace: f.namespace, ID: f.id, Bundle: bundle, Address: f.address, Debug: f.debug}
 
@@ -74,6 +79,9 @@ func (r Runtime) delete(ctx context.Context, f flags) error {
 	}
 	return nil
 }
+
+// budget is the time that is left to a delete whose process is of this age.
+func budget(age time.Duration) time.Duration { return max(deleteBudget-age, leastBudget) }
 
 // age is for how long this process has existed, at most the whole budget of a
 // delete; 0 if that is not known.

@@ -225,3 +225,17 @@ func TestAge(t *testing.T) {
 		t.Errorf("%v old, more than the budget", got)
 	}
 }
+
+// A delete that begins too late kills all the same.
+func TestBudget(t *testing.T) {
+	for age, want := range map[time.Duration]time.Duration{
+		0:                          deleteBudget,
+		time.Second:                deleteBudget - time.Second,
+		deleteBudget - leastBudget: leastBudget,
+		deleteBudget:               leastBudget,
+	} {
+		if got := budget(age); got != want {
+			t.Errorf("%v old: %v, want %v", age, got, want)
+		}
+	}
+}
