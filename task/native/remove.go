@@ -46,7 +46,7 @@ func (Engine) Remove(ctx context.Context, root, id, bundle string) error {
 // is not empty, a dozen of them with cgroup v1, and knows no context. Its
 // processes are the system's init to reap: a zombie counts as ended.
 func kill(ctx context.Context, c *libcontainer.Container, dir string) error {
-	for {
+	for left := 0; ; {
 		if err := c.Signal(unix.SIGKILL); err != nil && !ended(err) {
 			return fmt.Errorf("kill the container: %w", err)
 		}
@@ -55,8 +55,7 @@ func kill(ctx context.Context, c *libcontainer.Container, dir string) error {
 			return fmt.Errorf("status of the container: %w", err)
 		}
 		if status == libcontainer.Stopped {
-			left, err := killRest(c)
-			if err != nil {
+			if left, err = killRest(c); err != nil {
 				return err
 			}
 			if left == 0 {
@@ -64,22 +63,38 @@ func kill(ctx context.Context, c *libcontainer.Container, dir string) error {
 			}
 		}
 		if err := pause(ctx); err != nil {
-			return fmt.Errorf("the container, killed, has not ended: %w", err)
+			return fmt.Errorf("the container, killed, has not ended, or not what else is in its cgroup (%d processes): %w", left, err)
 		}
 	}
 }
 
 // killRest kills what has outlived init in the container's cgroup, and tells
-// how many that were: whoever was put there is not in its PID namespace.
+// how many that were: whoever was put there from the host, in whose PID
+// namespace it is. What is in another one is left to end: it dies with the
+// container's own, or is another container's, whose spec names the same cgroup,
+// which was empty when this one's init had exited, or one below.
 func killRest(c *libcontainer.Container) (left int, err error) {
 	pids, err := c.Processes()
 	if err != nil && !ended(err) {
 		return 0, fmt.Errorf("processes of the container: %w", err)
 	}
-	if err := killEach(pids); err != nil {
+	left = len(pids)
+	if err := killEach(slices.DeleteFunc(pids, inOtherPIDNamespace)); err != nil {
 		return 0, err
 	}
-	return len(pids), nil
+	return left, nil
+}
+
+// inOtherPIDNamespace tells a process that is in another PID namespace than
+// this one. One that has ended meanwhile may be taken for that.
+func inOtherPIDNamespace(pid int) bool {
+	const link = "/proc/%d/ns/pid"
+	own, err := os.Readlink(fmt.Sprintf(link, os.Getpid()))
+	if err != nil {
+		return true
+	}
+	its, err := os.Readlink(fmt.Sprintf(link, pid))
+	return err != nil || its != own
 }
 
 // killEach kills the processes of a cgroup. With the caller among them it is not

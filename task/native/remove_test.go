@@ -193,6 +193,33 @@ func TestRemoveTouchesNoOther(t *testing.T) {
 	}
 }
 
+// A container that was put into the cgroup of one whose init had exited, or into
+// one below it, lives on, and what there is of the first goes after it.
+func TestRemoveLeavesWhoSharesTheCgroup(t *testing.T) {
+	for name, below := range map[string]string{"same": "", "below": "/inner"} {
+		t.Run(name, func(t *testing.T) {
+			r, i := orphan(t, specOf(newID(), "sleep", "1000"), true)
+			must(t, i.init.Signal(unix.SIGKILL))
+			eventually(t, "its end", func() bool { pids, _ := i.Pids(); return len(pids) == 0 })
+			spec := specOf(newID(), "sleep", "1000")
+			spec.Linux.CgroupsPath = r.Spec.Linux.CgroupsPath + below
+			other := run(t, spec)
+
+			ctx, cancel := context.WithTimeout(t.Context(), 20*removePoll)
+			defer cancel()
+			if err := (Engine{}).Remove(ctx, r.Root, r.ID, r.Bundle); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("error %v", err)
+			}
+			if s := other.exec("true").Status(t); s != 0 {
+				t.Errorf("exec in the other: exit status %d", s)
+			}
+			must(t, other.init.Signal(unix.SIGKILL))
+			eventually(t, "deleted", func() bool { return other.Delete(t.Context()) == nil })
+			remove(t, r)
+		})
+	}
+}
+
 // What lies below a state directory is not removed with it.
 func TestRemoveStateDirIsShallow(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "c")
