@@ -25,7 +25,7 @@ type badSpec struct {
 	name  string
 	edit  func(*oci.Spec)
 	words string // that say why
-	ours  bool   // other runtimes do not refuse it
+	ours  bool   // other runtimes do what it asks: not for them
 }
 
 // TestBadSpecs creates or starts containers that cannot be. Each fails with a
@@ -36,10 +36,10 @@ func TestBadSpecs(t *testing.T) {
 	v := s.victim()
 	for _, table := range [][]badSpec{badProcesses, badSections, badLimits(v), badNamespaces(t), badMappings, badMounts(t), badHooks} {
 		for _, c := range table {
+			if c.ours && !detached() {
+				continue
+			}
 			s.sub(t, c.name, func() {
-				if c.ours && !detached() {
-					skip(s.t, "the runtime does what is asked")
-				}
 				v.refused(v.attempt([]string{"/bin/true"}, editing(c.edit), withIO(cio.NullIO)), c.words)
 			})
 		}
