@@ -117,3 +117,50 @@ func TestOf(t *testing.T) {
 		t.Errorf("of no thread: %v", err)
 	}
 }
+
+// TestAllOf reads the list while every second child in it is reaped.
+func TestAllOf(t *testing.T) {
+	const rounds, pairs = 5, 40
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for range rounds {
+		var dead []*Handle
+		var stay []int
+		for range pairs {
+			dying, end := begin(t)
+			staying, _ := begin(t)
+			dead, stay = append(dead, dying), append(stay, staying.Pid())
+			end()
+		}
+		for _, h := range dead {
+			h.AwaitExit()
+		}
+		reaped := make(chan struct{})
+		go func() {
+			defer close(reaped)
+			for _, h := range dead {
+				_, _ = Reap(h.Pid())
+			}
+		}()
+		for done := false; !done; {
+			select {
+			case <-reaped:
+				done = true
+			default:
+			}
+			pids, err := AllOf(unix.Gettid())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, pid := range stay {
+				if !slices.Contains(pids, pid) {
+					t.Fatalf("child %d is missing in %v", pid, pids)
+				}
+			}
+		}
+		for _, pid := range stay {
+			_ = unix.Kill(pid, unix.SIGKILL)
+			_, _ = Reap(pid)
+		}
+	}
+}
