@@ -6,11 +6,16 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"containerd-shim-numa-v1/task/children"
 )
+
+// killAgain is how long a start that is given up may go on with what it forks
+// after its processes were killed, such as the next hook.
+const killAgain = 50 * time.Millisecond
 
 // spawn runs start, which has libcontainer fork the stages of an init, and
 // reaps what it leaves if it fails.
@@ -23,18 +28,31 @@ import (
 // keeps to one thread, whose children that were not there before are its own.
 //
 // When ctx ends before, so that nobody waits any more, what has been forked is
-// killed: a hook may run for ever.
+// killed, until start returns: a hook may run for ever. Where the children that
+// were there before are not known, start is left to itself: they are other
+// containers.
 func spawn(ctx context.Context, start func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	thread := unix.Gettid()
-	before, listErr := children.Of(thread)
-	killed := make(chan struct{})
+	before, listErr := children.AllOf(thread)
+	if listErr != nil {
+		ctx = context.WithoutCancel(ctx)
+	}
+	ended, killed := make(chan struct{}), make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(killed)
-		children.Kill(thread, before)
+		for {
+			children.Kill(thread, before)
+			select {
+			case <-ended:
+				return
+			case <-time.After(killAgain):
+			}
+		}
 	})
 	err := start()
+	close(ended)
 	if !stop() {
 		<-killed
 		err = errors.Join(err, context.Cause(ctx))
@@ -42,7 +60,7 @@ func spawn(ctx context.Context, start func() error) error {
 	if err == nil {
 		return nil
 	}
-	after, afterErr := children.Of(thread)
+	after, afterErr := children.AllOf(thread)
 	if listErr := errors.Join(listErr, afterErr); listErr != nil {
 		return errors.Join(err, fmt.Errorf("look for what it left: %w", listErr))
 	}
