@@ -55,6 +55,6 @@
 //     or Delete of the same container.
 //   - What a failed Create made is undone before its error is returned.
 //
-// Linux 5.3 is needed for pidfds; what the root filesystem needs, package
+// Linux 5.10 is needed for pidfds; what the root filesystem needs, package
 // rootfs says.
 package task

@@ -10,5 +10,6 @@
 //     opened before, and from then on reaches that process or none.
 //   - Waiting for an exit costs no thread, and no goroutine but the caller's.
 //
-// The kernel: Linux 5.3, for pidfd_open(2); a list needs CONFIG_PROC_CHILDREN.
+// The kernel: Linux 5.10, for PIDFD_NONBLOCK (pidfd_open(2)); a list needs
+// CONFIG_PROC_CHILDREN.
 package children

@@ -29,7 +29,7 @@
 //   - The runtime keeps a container's state in <root>/<id>, as runc, crun and
 //     youki do. Without that directory there is nothing to remove.
 //
-// Linux 5.3 is needed for pidfds, and /proc/pid/task/tid/children
+// Linux 5.10 is needed for pidfds, and /proc/pid/task/tid/children
 // (CONFIG_PROC_CHILDREN). The main thread must have no child of its own: the
 // command locks the main goroutine to it, and that one starts no process.
 package external

@@ -55,5 +55,5 @@
 // goroutines ends the shim: containerd's delete command then ends its
 // containers.
 //
-// Linux 5.3 is needed for pidfds; cgroup v1, hybrid and v2 are served.
+// Linux 5.10 is needed for pidfds; cgroup v1, hybrid and v2 are served.
 package native
