@@ -98,7 +98,7 @@ func TestAttach(t *testing.T) {
 		line, err := bufio.NewReader(a.Stdout).ReadString('\n')
 		s.must(err)
 		want(t, "echo", line, text)
-		s.must(a.Close())
+		a.Close()
 	}
 	s.must(c.AwaitLog("second\n"))
 	want(t, "log", s.log(c, "stdout"), "first\nsecond\n")

@@ -102,7 +102,7 @@ func TestBadRequests(t *testing.T) {
 		}, `"unknown"`, false},
 		{"update with nothing", update(""), "resources: unexpected end of JSON input", false},
 		{"update with garbage", update("[]"), "resources: json: cannot unmarshal array", false},
-		{"update of memory below what is used", update(`{"memory":{"limit":1}}`), "OCI runtime update failed", false},
+		{"update of memory below what is used", update(`{"memory":{"limit":1,"checkBeforeUpdate":true}}`), "OCI runtime update failed", false},
 		{"update to no cpuset", update(`{"cpu":{"cpus":"x"}}`), "OCI runtime update failed", false},
 		{"update to a missing CPU", update(`{"cpu":{"cpus":"4000"}}`), "OCI runtime update failed", false},
 		{"update to a tiny quota", update(`{"cpu":{"quota":1,"period":1}}`), "OCI runtime update failed", false},

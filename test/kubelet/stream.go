@@ -138,8 +138,9 @@ func (s *Streams) Resize(columns, rows uint16) error {
 	return json.NewEncoder(s.resize).Encode(struct{ Width, Height uint16 }{columns, rows})
 }
 
-// Close hangs up.
-func (s *Streams) Close() error { return s.conn.Close() }
+// Close hangs up. The runtime may do so as soon as it hears of the first stream
+// that ends, so that there is nobody to say goodbye to: that is no error.
+func (s *Streams) Close() { _ = s.conn.Close() }
 
 // commandStatus is the part of a Kubernetes Status that says how a command
 // ended.
@@ -212,5 +213,6 @@ func (f *Forward) HangUp() error {
 	if message := strings.TrimSpace(string(b)); message != "" {
 		err = errors.Join(err, errors.New(message))
 	}
-	return errors.Join(err, f.conn.Close())
+	_ = f.conn.Close() // as in Streams.Close
+	return err
 }
