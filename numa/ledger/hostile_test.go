@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"containerd-shim-numa-v1/numa"
 )
 
 // TestHostileDirectory opens ledgers where there can be none.
@@ -98,13 +100,7 @@ func TestNoRoom(t *testing.T) {
 // TestBecomesReadOnly has the file system of a ledger that is in use become
 // read-only.
 func TestBecomesReadOnly(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to mount a file system")
-	}
-	l := open(t)
-	mountTmpfs(t, l.config.Dir, 0, "mode=700")
-	a := reserve(t, l, "a", sharedOn(0))
-	must(t, unix.Mount("", l.config.Dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, "mode=700"))
+	l, a := becomeReadOnly(t, sharedOn(0))
 	if err := l.Release(t.Context(), a); !errors.Is(err, unix.EROFS) {
 		t.Errorf("%v", err)
 	}
@@ -244,6 +240,20 @@ func tree(t testing.TB, dir string) (list []string) {
 		return err
 	}))
 	return list
+}
+
+// becomeReadOnly is a ledger with an entry, of the bundle a, whose file system
+// became read-only after that.
+func becomeReadOnly(t *testing.T, claim numa.Claim) (l *Ledger, a string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount a file system")
+	}
+	l = open(t)
+	mountTmpfs(t, l.config.Dir, 0, "mode=700")
+	a = reserve(t, l, "a", claim)
+	must(t, unix.Mount("", l.config.Dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, "mode=700"))
+	return l, a
 }
 
 // mountTmpfs mounts for the rest of the test.

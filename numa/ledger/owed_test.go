@@ -194,13 +194,7 @@ func TestOwedWakes(t *testing.T) {
 
 // TestOwedIsCountedOnce cannot write at first.
 func TestOwedIsCountedOnce(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root to mount a file system")
-	}
-	l := open(t)
-	mountTmpfs(t, l.config.Dir, 0, "mode=700")
-	a := reserve(t, l, "a", dedicated(0))
-	must(t, unix.Mount("", l.config.Dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, "mode=700"))
+	l, a := becomeReadOnly(t, dedicated(0))
 	l.Count(FailedOpen)
 	l.Count(FailedOpen)
 	if err := l.Release(t.Context(), a); !errors.Is(err, unix.EROFS) {
